@@ -1,0 +1,112 @@
+"""What evaluation finds: findings, the path of rules that leads to each, and the verdict on a port."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from k3swatch.model.port import ProtectedPort
+from k3swatch.model.words import Evidence, Family, Mechanism, State, Vantage, worst
+
+
+@dataclass(frozen=True, slots=True)
+class PathStep:
+    """One rule between the hook and the decision. `rule` is nft's wording; all strings may be hostile."""
+
+    family: str  # the table's family: ip, ip6, inet, ...
+    table: str
+    chain: str
+    handle: int
+    rule: str
+    comment: str | None = None
+    packets: int | None = None  # the rule's counter, None when it has none
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """Who receives the traffic, and who committed the rule. Filled in by attribution; None fields are not known."""
+
+    pod: str | None = None
+    owner: str | None = None
+    service: str | None = None
+    container: str | None = None
+    process: str | None = None
+    confidence: str = "low"
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One (port, vantage, family, mechanism, destination, deciding rule), with its evidence and conditions.
+
+    `addresses` are the protected addresses it holds for. `destination` is `10.42.0.244:6443` or
+    `[fd00::5]:6443`; None where there is no single one (blocked, unknown). `conditions` say what must hold, in
+    words, when it is not everyone. `certain` is False when it rests on something that could not be decided
+    (an expression not understood, chains tied in priority that disagree). `why` says so, for a person.
+    """
+
+    state: State
+    mechanism: Mechanism
+    vantage: Vantage
+    family: Family
+    addresses: tuple[str, ...]
+    destination: str | None = None
+    conditions: tuple[str, ...] = ()
+    certain: bool = True
+    evidence: frozenset[Evidence] = frozenset({Evidence.RULE})
+    shadowed: bool = False
+    path: tuple[PathStep, ...] = ()
+    why: str | None = None
+    culprit: Culprit | None = None
+
+    @property
+    def rule(self) -> PathStep | None:
+        """The deciding rule: the last on the path."""
+        return self.path[-1] if self.path else None
+
+    @property
+    def cause(self) -> tuple[str, ...]:
+        """What makes two findings the same cause: mechanism, family, destination, and the chain that decides.
+
+        Neither handle nor vantage nor address: kube-proxy rewrites its chains at every sync, and one CNI-DN chain
+        takes the port on every address from both vantages. It is still one cause to remove.
+        """
+        step = self.rule
+        where = (step.family, step.table, step.chain) if step else ("", "", "")
+        kind = self.state if self.mechanism is Mechanism.NONE else self.mechanism
+        return (kind, self.family, self.destination or "", *where)
+
+
+@dataclass(frozen=True, slots=True)
+class PortVerdict:
+    """Everything known about one protected port at one generation."""
+
+    port: ProtectedPort
+    findings: tuple[Finding, ...] = ()
+    # every (vantage, address) that was judged; those no finding names are delivered (or unserved)
+    judged: tuple[tuple[Vantage, str], ...] = ()
+    unserved: bool = False
+
+    @property
+    def state(self) -> State:
+        """The worst of the findings that are not shadowed."""
+        states = [finding.state for finding in self.findings if not finding.shadowed]
+        if self.unserved:
+            states.append(State.UNSERVED)
+        return worst(states)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One evaluation of all ports: what `check` prints and what the incident engine is fed with."""
+
+    verdicts: tuple[PortVerdict, ...]
+    generation: int | None  # None: the ruleset could not be read
+    host: str = ""
+    committed_at: float | None = None  # CLOCK_REALTIME seconds of the commit that caused it, when known
+    committer: tuple[int, str] | None = None  # pid and comm from NEWGEN
+    warnings: tuple[str, ...] = field(default=())  # one line each, for a person
+
+    @property
+    def state(self) -> State:
+        """The worst state of all ports."""
+        return worst([verdict.state for verdict in self.verdicts])
