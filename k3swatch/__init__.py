@@ -16,7 +16,8 @@ Data flows left to right, and the tree shows it:
     incident/   findings over time; `now` is an argument
     sinks/      transitions -> journald, Prometheus, Alertmanager, the store
     daemon.py   wiring and the loop; no decisions
-    cli/        the only code that prints or exits
+    view/       verdicts and incidents -> text and JSON; pure
+    cli.py      the only module that prints or exits
 
 What cannot be known is `unknown`, and is said: a wrong "delivered" is the worst defect, a false alarm the second.
 """
