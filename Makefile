@@ -1,0 +1,68 @@
+# k3swatch for developers. `make` alone lists the targets; everything works on a fresh Debian 12 machine as root.
+
+PYTHON  := /usr/bin/python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.stamp
+# what the tests of this machine promise: a skip inside one of these tiers is a failure
+TIERS   := unit,golden,scenarios,netns
+
+# what the daemon runs with, what the demo and the netns tests use for real, what the linters need
+APT_RUN  := python3-bpfcc libbpf1 python3-systemd python3-prometheus-client python3-yaml
+APT_TEST := nftables iptables conntrack iproute2 containernetworking-plugins prometheus prometheus-alertmanager \
+            systemd openssl curl
+APT_DEV  := python3-venv gcc libc6-dev clang-format shellcheck
+PIP_DEV  := pytest~=9.2 pytest-timeout~=2.4 hypothesis~=6.170 mypy~=2.4 ruff~=0.17.6 types-PyYAML
+
+.DEFAULT_GOAL := help
+.PHONY: help setup packages test test-unit demo run check lint format bench golden clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: packages $(STAMP)  ## install what is missing: Debian packages, the virtualenv, development tools
+
+# asked every time (it is instant) instead of remembered: a package can go away
+packages:
+	@missing=""; for package in $(APT_RUN) $(APT_TEST) $(APT_DEV); do \
+	    dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then .ci/install-packages $$missing; fi
+
+$(STAMP): Makefile pyproject.toml | packages
+	$(PYTHON) -m venv --system-site-packages $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_DEV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+test: setup  ## every tier but vm: unit, golden, scenarios, netns (root)
+	K3SWATCH_TIERS=$(TIERS) $(BIN)/pytest --ignore=tests/vm --ignore=tests/fuzz $(ARGS)
+
+test-unit: setup  ## the tests that need no root, in seconds
+	K3SWATCH_TIERS=unit,golden,scenarios $(BIN)/pytest $(wildcard tests/unit tests/golden tests/scenarios) $(ARGS)
+
+demo: setup  ## the incident, for real, in private network namespaces: alert, second cause, half fix, restored (root)
+	@$(BIN)/python -m k3swatch.cli demo
+
+run: setup  ## watch this host in the foreground, read-only, until Ctrl-C (root)
+	@$(BIN)/python -m k3swatch.cli run $(ARGS)
+
+check: setup  ## one look at this host: does port 6443 still reach its owner? (root)
+	@$(BIN)/python -m k3swatch.cli check $(ARGS)
+
+lint: setup  ## mypy, ruff, clang-format, shellcheck, layer contract
+	K3SWATCH_TIERS=unit $(BIN)/pytest -q tests/unit/test_linters.py tests/unit/test_architecture.py
+
+format: setup  ## rewrite Python and C the way lint wants them
+	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+	find bpf -name '*.[ch]' -exec clang-format -i {} +
+
+bench: setup  ## the figures of docs and README, measured here (root)
+	$(BIN)/python -m bench
+
+golden: setup  ## rewrite the expected results of tests/golden; read the diff before you commit it
+	$(BIN)/pytest tests/golden --update-golden
+
+clean:  ## forget everything that was built here
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
