@@ -42,6 +42,8 @@ class Incident:
     generation: int | None = None
     committer: tuple[int, str] | None = None  # pid, comm that committed the rule
     flaps: int = 0
+    flow_only: bool = False  # known from connections, not from the rules: only silence resolves it
+    last_flow_at: float | None = None
 
     @property
     def open(self) -> bool:
@@ -62,6 +64,7 @@ class Transition:
     at: float
     committed_at: float | None = None  # commit that caused it; `at - committed_at` is the detection time
     previous: Incident | None = None
+    committer: tuple[int, str] | None = None  # pid, comm of that commit: who took the rule out again
 
 
 class Notice(StrEnum):
@@ -74,6 +77,8 @@ class Notice(StrEnum):
     CONFIG_LOADED = "config_loaded"
     STARTED = "started"
     STOPPED = "stopped"
+    SINK_FAILED = "sink_failed"  # somebody who should be told cannot be told
+    SINK_RECOVERED = "sink_recovered"
 
 
 @dataclass(frozen=True, slots=True)
