@@ -87,7 +87,10 @@ class Statistic:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """xt_state / xt_conntrack's state test alone: bits 1 INVALID, 2 << IP_CT_*; NEW is 8, ESTABLISHED 2, RELATED 4."""
+    """xt_state / xt_conntrack's state test alone: bits 1 INVALID, 2 << IP_CT_*; NEW is 8, ESTABLISHED 2, RELATED 4.
+
+    Bits are xt_conntrack's whatever it came as: SNAT 64, DNAT 128, UNTRACKED 256.
+    """
 
     mask: int
     invert: bool = False
@@ -147,10 +150,39 @@ class PhysDev:
 class Environment:
     """A match that is understood but depends on more than the packet: recent, limit, hashlimit, connlimit, set, ...
 
-    `words` says it for a person (`recent seen in list ssh`). It may hold or not; neither is a surprise.
+    `words` says it for a person (`recent "ssh" seen in 60s`). It may hold or not; neither is a surprise.
+    `holds`: what it answers by its nature, whatever the packet (`recent --set` always holds); None: it depends.
     """
 
     words: str
+    holds: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PktType:
+    """xt_pkttype: PACKET_* of `uapi/linux/if_packet.h` (0 to this host, 1 broadcast, 2 multicast, 3 other host)."""
+
+    type: int
+    invert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RpFilter:
+    """xt_rpfilter: holds when the route back leaves by the interface the packet came in on; flags XT_RPFILTER_*."""
+
+    flags: int
+
+    @property
+    def invert(self) -> bool:
+        """XT_RPFILTER_INVERT: holds when there is no such route."""
+        return bool(self.flags & 8)
+
+
+@dataclass(frozen=True, slots=True)
+class XtSocket:
+    """xt_socket: is there a local socket for the packet? flags 1 transparent only, 2 wildcard too, 4 restore mark."""
+
+    flags: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +237,36 @@ class XtNotrack:
 
 
 @dataclass(frozen=True, slots=True)
+class XtQueue:
+    """NFQUEUE target: a program in user space decides; `bypass`: accept when none listens."""
+
+    num: int
+    total: int = 1
+    bypass: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class XtSynproxy:
+    """SYNPROXY target: the kernel answers the SYN itself, then opens the connection to the destination."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnyMark:
+    """A target that sets the packet's mark to what the rule does not tell: HMARK, SET --map-mark."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class XtNpt:
+    """DNPT and SNPT targets: rewrite the IPv6 prefix of the destination (source), without conntrack."""
+
+    target: str
+    source: tuple[bytes, int]  # prefix, its length
+    destination: tuple[bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
 class XtStandard:
     """The standard target of a legacy rule: a verdict code, or a jump/goto to `chain`."""
 
@@ -233,11 +295,18 @@ XtSpec = (
     | IpRange
     | PhysDev
     | Environment
+    | PktType
+    | RpFilter
+    | XtSocket
     | IpHeader
     | NatRange
     | XtTproxy
     | XtReject
     | XtNotrack
+    | XtQueue
+    | XtSynproxy
+    | AnyMark
+    | XtNpt
     | XtStandard
     | Harmless
 )
