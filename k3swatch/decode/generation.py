@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from k3swatch.decode.attributes import display
-from k3swatch.decode.message import expect
+from k3swatch.decode.message import nft_message
 
 NFT_MSG_NEWGEN = 15
 _ID, _PROC_PID, _PROC_NAME = 1, 2, 3  # NFTA_GEN_*
@@ -21,7 +21,7 @@ class Generation(NamedTuple):
 
 def decode_newgen(raw: bytes) -> Generation:
     """Read a NEWGEN event, or the answer to GETGEN (there pid and comm are our own)."""
-    attributes = expect(raw, NFT_MSG_NEWGEN, "generation").attributes("generation")
+    attributes = nft_message(raw, NFT_MSG_NEWGEN, "generation").attributes("generation")
     return Generation(
         attributes.be32(_ID),
         attributes.be32(_PROC_PID) if _PROC_PID in attributes else None,

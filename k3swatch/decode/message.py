@@ -9,8 +9,9 @@ from k3swatch.decode.attributes import Attributes
 from k3swatch.errors import DecodeError
 
 _NLMSGHDR = struct.Struct("=IHHII")
-_NFGENMSG = struct.Struct(">BBH")  # res_id is network order
-NFT_HEADER = _NLMSGHDR.size + _NFGENMSG.size  # where the attributes of an nfnetlink message begin
+_NFT_HEADER = struct.Struct("=IHHIIBBBB")  # with nfgenmsg: family, version, res_id in network order
+NFT_HEADER_LENGTH = _NFT_HEADER.size  # where the attributes of an nf_tables message begin
+_NFNL_SUBSYS_NFTABLES = 10
 
 # family numbers of `uapi/linux/netfilter.h` as nft writes them
 FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
@@ -31,11 +32,11 @@ class NftMessage(NamedTuple):
     type: int
     family: str
     res_id: int
-    body: bytes
+    raw: bytes
 
-    def attributes(self, where: str, known: int | None = None) -> Attributes:
+    def attributes(self, where: str) -> Attributes:
         """The attributes of the object; `where` names it in errors."""
-        return Attributes(self.body, where, known)
+        return Attributes(self.raw[NFT_HEADER_LENGTH:], where)
 
 
 def message(raw: bytes) -> Message:
@@ -43,25 +44,18 @@ def message(raw: bytes) -> Message:
     if len(raw) < _NLMSGHDR.size:
         raise DecodeError(f"netlink: {len(raw)} bytes, want a header of {_NLMSGHDR.size}")
     length, kind, flags, _, _ = _NLMSGHDR.unpack_from(raw)
-    if length < _NLMSGHDR.size or length > len(raw):
+    if length != len(raw):
         raise DecodeError(f"netlink: message of length {length}, have {len(raw)}")
-    return Message(kind, flags, raw[_NLMSGHDR.size : length])
+    return Message(kind, flags, raw[_NLMSGHDR.size :])
 
 
-def nft_message(raw: bytes) -> NftMessage:
-    """Read one message of NFNL_SUBSYS_NFTABLES (10)."""
-    kind, _, body = message(raw)
-    if kind >> 8 != 10:
-        raise DecodeError(f"nf_tables: message of subsystem {kind >> 8}, want 10")
-    if len(body) < _NFGENMSG.size:
-        raise DecodeError(f"nf_tables: {len(body)} bytes, want nfgenmsg")
-    family, _, res_id = _NFGENMSG.unpack_from(body)
-    return NftMessage(kind & 0xFF, FAMILIES.get(family, str(family)), res_id, body[_NFGENMSG.size :])
-
-
-def expect(raw: bytes, kind: int, what: str) -> NftMessage:
-    """Read one nf_tables message of a given type."""
-    found = nft_message(raw)
-    if found.type != kind:
-        raise DecodeError(f"{what}: message of type {found.type}, want {kind}")
-    return found
+def nft_message(raw: bytes, want: int, what: str) -> NftMessage:
+    """Read one nf_tables message that must be of type `want`; `what` names it in errors."""
+    if len(raw) < NFT_HEADER_LENGTH:
+        raise DecodeError(f"{what}: message of {len(raw)} bytes, want {NFT_HEADER_LENGTH}")
+    length, kind, _, _, _, family, _, high, low = _NFT_HEADER.unpack_from(raw)
+    if length != len(raw):
+        raise DecodeError(f"{what}: message of length {length}, have {len(raw)}")
+    if kind != _NFNL_SUBSYS_NFTABLES << 8 | want:
+        raise DecodeError(f"{what}: message of type {kind:#x}, want {_NFNL_SUBSYS_NFTABLES << 8 | want:#x}")
+    return NftMessage(want, FAMILIES.get(family) or str(family), high << 8 | low, raw)
