@@ -57,6 +57,9 @@ class Finding:
     path: tuple[PathStep, ...] = ()
     why: str | None = None
     culprit: Culprit | None = None
+    # (family, table, chain) entered by the first rule on the path that asks for the port, e.g. KUBE-EXT-...: stable
+    # while the chains below it (one per endpoint) come and go. None: the deciding rule itself asks.
+    anchor: tuple[str, str, str] | None = None
 
     @property
     def rule(self) -> PathStep | None:
@@ -65,14 +68,17 @@ class Finding:
 
     @property
     def cause(self) -> tuple[str, ...]:
-        """What makes two findings the same cause: mechanism, family, destination, and the chain that decides.
+        """What makes two findings the same cause: mechanism, family, and the chain that belongs to whoever did it.
 
         Neither handle nor vantage nor address: kube-proxy rewrites its chains at every sync, and one CNI-DN chain
-        takes the port on every address from both vantages. It is still one cause to remove.
+        takes the port on every address from both vantages. It is still one cause to remove. The destination counts
+        only where no such chain exists: a Service with three endpoints is one cause.
         """
+        kind = self.state if self.mechanism is Mechanism.NONE else self.mechanism
+        if self.anchor is not None:
+            return (kind, self.family, "", *self.anchor)
         step = self.rule
         where = (step.family, step.table, step.chain) if step else ("", "", "")
-        kind = self.state if self.mechanism is Mechanism.NONE else self.mechanism
         return (kind, self.family, self.destination or "", *where)
 
 

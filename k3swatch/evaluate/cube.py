@@ -1,0 +1,131 @@
+"""What is still possible on one path: unknown things (`Var`) and what each may still be (`Cube`).
+
+A match that could go either way splits a cube in the part where it holds and the part where it does not. Nothing is
+guessed and nothing is lost: the cubes of all outcomes together are the whole again. That is what makes "from
+10.42.0.0/24 it goes there, from everywhere else it is delivered" come out exactly, and three values fall out of it:
+yes (nothing outside), no (nothing inside), maybe (both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from k3swatch.evaluate.ranges import Ranges, intersect, subtract, union
+
+
+class Kind(Enum):
+    """What an unknown is: a property of the connection, of the moment, of chance, or beyond our reading."""
+
+    FIELD = "field"  # differs between connections: source, interface, mark, uid
+    ENVIRONMENT = (
+        "environment"  # understood, but depends on more than the packet: a rate limit, an address list
+    )
+    CHANCE = "chance"  # numgen, statistic, hash
+    OPAQUE = "opaque"  # not understood
+
+
+@dataclass(frozen=True, slots=True)
+class Var:
+    """One unknown. `name` is its identity; `base` all it may be; `words` what people call it."""
+
+    name: str
+    base: Ranges
+    kind: Kind = field(compare=False)
+    words: str = field(compare=False)
+
+
+def flag(words: str, kind: Kind) -> Var:
+    """A yes/no unknown that is identified by its wording: the same test asked twice gets the same answer."""
+    return Var(f"?{words}", ((0, 1),), kind, words)
+
+
+YES: Ranges = ((1, 1),)
+NO: Ranges = ((0, 0),)
+
+Box = list[tuple[Var, Ranges]]  # a conjunction: every variable in its ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Cube:
+    """A conjunction of restrictions, sorted by name; variables not named may be anything of their base."""
+
+    items: tuple[tuple[Var, Ranges], ...] = ()
+
+    def get(self, var: Var) -> Ranges:
+        """What `var` may still be."""
+        for known, ranges in self.items:
+            if known == var:
+                return ranges
+        return var.base
+
+    def restrict(self, var: Var, ranges: Ranges) -> Cube | None:
+        """This cube with `var` inside `ranges` too; None when nothing is left."""
+        now = self.get(var)
+        left = intersect(now, ranges)
+        if not left:
+            return None
+        if left == now:
+            return self
+        return self.replace(var, left)
+
+    def replace(self, var: Var, ranges: Ranges) -> Cube:
+        """This cube with `var` in exactly `ranges` (dropped when that is all of its base)."""
+        items = [(known, value) for known, value in self.items if known != var]
+        if ranges != var.base:
+            items.append((var, ranges))
+            items.sort(key=lambda item: item[0].name)
+        return Cube(tuple(items))
+
+    def split(self, box: Box) -> tuple[Cube | None, list[Cube]]:
+        """The part inside `box` (None when empty) and the disjoint parts outside."""
+        inside: Cube | None = self
+        outside: list[Cube] = []
+        for var, ranges in box:
+            assert inside is not None
+            rest = subtract(inside.get(var), ranges)
+            if rest:
+                outside.append(inside.replace(var, rest))
+            inside = inside.restrict(var, ranges)
+            if inside is None:
+                break
+        return inside, outside
+
+
+EVERYTHING = Cube()
+
+
+def simplify(cubes: Iterable[Cube]) -> tuple[Cube, ...]:
+    """Fewer cubes for the same whole: two that differ in one variable become one."""
+    todo = list(dict.fromkeys(cubes))
+    merged = True
+    while merged and len(todo) > 1:
+        merged = False
+        for left in range(len(todo)):
+            for right in range(left + 1, len(todo)):
+                joined = _join(todo[left], todo[right])
+                if joined is not None:
+                    todo[left] = joined
+                    del todo[right]
+                    merged = True
+                    break
+            if merged:
+                break
+    return tuple(todo)
+
+
+def _join(one: Cube, other: Cube) -> Cube | None:
+    """The union of two cubes when it is a cube, else None."""
+    names = {var for var, _ in one.items} | {var for var, _ in other.items}
+    differing = [var for var in names if one.get(var) != other.get(var)]
+    if not differing:
+        return one
+    if len(differing) == 1:
+        var = differing[0]
+        return one.replace(var, union(one.get(var), other.get(var)))
+    if all(intersect(one.get(var), other.get(var)) == other.get(var) for var in differing):
+        return one  # the other lies within
+    if all(intersect(one.get(var), other.get(var)) == one.get(var) for var in differing):
+        return other
+    return None

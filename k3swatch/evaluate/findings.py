@@ -1,0 +1,200 @@
+"""Outcomes of walks -> findings: what is a diversion, what is a block, what cannot be told.
+
+Three rules of judgement live here and nowhere else:
+
+* A mapping to this host's protected port is delivered, wherever it came from; any other is diverted.
+* A drop counts as blocked only where it meets everybody. Refusing some sources is what firewalls are for.
+* A finding that rests on something not understood is unknown, with the reason; never delivered, never certain.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from k3swatch.evaluate.cube import Cube, Kind, simplify
+from k3swatch.evaluate.outcome import Fate, Outcome, Target
+from k3swatch.evaluate.packet import Scene, is_local
+from k3swatch.evaluate.text import comment_of, packets_of, rule_text
+from k3swatch.evaluate.words import conditions
+from k3swatch.model import xt
+from k3swatch.model.expr import Expr, Payload, XtMatch
+from k3swatch.model.finding import Finding, PathStep
+from k3swatch.model.port import ProtectedPort
+from k3swatch.model.ruleset import Rule, Ruleset
+from k3swatch.model.words import Family, Mechanism, State
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An outcome with the state it stands for; `why` says what makes it uncertain."""
+
+    outcome: Outcome
+    state: State
+    certain: bool
+    why: str
+    shadowed: bool
+
+
+def findings(
+    ruleset: Ruleset, scene: Scene, port: ProtectedPort, address: str, outcomes: Sequence[Outcome]
+) -> list[Finding]:
+    """The findings of one (port, vantage, address), one a deciding rule."""
+    judged = [_judge(outcome, scene, port) for outcome in outcomes]
+    judged = _untie(judged)
+    result = []
+    for group in _by_rule(judged):
+        open_ones = [one for one in group if not one.shadowed] or group
+        cubes = simplify(one.outcome.cube for one in open_ones)
+        first = open_ones[0]
+        if first.state is State.DELIVERED:
+            continue
+        if first.state is State.BLOCKED and not _everybody(judged, first):
+            continue
+        result.append(_finding(ruleset, scene, address, first, cubes))
+    return result
+
+
+def _judge(outcome: Outcome, scene: Scene, port: ProtectedPort) -> Judged:
+    opaque = sorted({var.words for var, _ in outcome.cube.items if var.kind is Kind.OPAQUE})
+    shadowed = outcome.shadow is not None
+    if outcome.fate is Fate.MAPPED and outcome.target is not None:
+        state = State.DELIVERED if _delivers(outcome.target, scene, port) else State.DIVERTED
+    elif outcome.fate is Fate.UNKNOWN:
+        state = State.UNKNOWN
+    else:
+        state = State.BLOCKED
+    if opaque and state is not State.DELIVERED:
+        return Judged(outcome, State.UNKNOWN, False, f"depends on: {'; '.join(opaque[:3])}", shadowed)
+    return Judged(outcome, state, state is not State.UNKNOWN, outcome.why, shadowed)
+
+
+def _delivers(target: Target, scene: Scene, port: ProtectedPort) -> bool:
+    """Whether a mapping ends at the protected port of this host."""
+    return (
+        target.low == target.high
+        and target.port_low == target.port_high == port.port
+        and is_local(scene.host, target.low)
+    )
+
+
+def _untie(judged: list[Judged]) -> list[Judged]:
+    """Chains tied in priority that send the packet to different places: none of them is certain."""
+    result = list(judged)
+    for index, later in enumerate(judged):
+        group, place = later.outcome.group
+        shadow = later.outcome.shadow
+        if (
+            later.outcome.fate is not Fate.MAPPED
+            or shadow is None
+            or shadow[0] != group
+            or shadow[1] == place
+        ):
+            continue
+        for other_index, earlier in enumerate(judged):
+            same = earlier.outcome.group == shadow and earlier.outcome.shadow is None
+            if not same or earlier.outcome.target == later.outcome.target:
+                continue
+            if State.DIVERTED not in (earlier.state, later.state):
+                continue
+            why = _tie_words(earlier.outcome, later.outcome)
+            sure = earlier.state is State.DIVERTED and later.state is State.DIVERTED
+            result[index] = _doubted(later, sure, why)
+            result[other_index] = _doubted(earlier, sure, why)
+    return result
+
+
+def _doubted(judged: Judged, diverted_anyway: bool, why: str) -> Judged:
+    if judged.state is State.DELIVERED:
+        return judged
+    state = judged.state if diverted_anyway else State.UNKNOWN
+    return replace(judged, state=state, certain=False, why=why, shadowed=False)
+
+
+def _tie_words(one: Outcome, other: Outcome) -> str:
+    names = [f"{rule.ref.family} {rule.ref.table} {rule.ref.chain}" for rule in (one.path[0], other.path[0])]
+    return f"{names[0]} and {names[1]} have the same priority: the kernel does not show which one runs first"
+
+
+def _by_rule(judged: Iterable[Judged]) -> list[list[Judged]]:
+    """Grouped by what decides and to what end."""
+    groups: dict[object, list[Judged]] = {}
+    for one in judged:
+        outcome = one.outcome
+        last = (outcome.path[-1].ref, outcome.path[-1].handle) if outcome.path else None
+        key = (last, outcome.fate, outcome.mechanism, outcome.target, one.state, one.certain, one.why)
+        groups.setdefault(key, []).append(one)
+    return list(groups.values())
+
+
+def _everybody(judged: Sequence[Judged], blocked: Judged) -> bool:
+    """Whether the drops together meet every packet that gets that far."""
+    cubes: list[Cube] = [
+        one.outcome.cube for one in judged if one.state is State.BLOCKED and one.shadowed == blocked.shadowed
+    ]
+    return any(not cube.items for cube in simplify(cubes))
+
+
+def _finding(ruleset: Ruleset, scene: Scene, address: str, first: Judged, cubes: Sequence[Cube]) -> Finding:
+    outcome = first.outcome
+    return Finding(
+        state=first.state,
+        mechanism=outcome.mechanism if outcome.fate is Fate.MAPPED else Mechanism.NONE,
+        vantage=scene.vantage,
+        family=scene.family,
+        addresses=(address,),
+        destination=destination(outcome.target, scene.family) if outcome.target else None,
+        conditions=conditions(cubes, scene.host, scene.family),
+        certain=first.certain,
+        shadowed=first.shadowed,
+        path=tuple(step(ruleset, rule) for rule in outcome.path),
+        why=first.why or None,
+        anchor=_anchor(ruleset, outcome.path),
+    )
+
+
+def destination(target: Target, family: Family) -> str:
+    """`10.42.0.244:6443`, `[fd00::5]:6443`, ranges as `10.0.0.1-10.0.0.3:80-90`."""
+    low, high = (str(ipaddress.ip_address(side)) for side in (target.low, target.high))
+    address = low if low == high else f"{low}-{high}"
+    port = str(target.port_low)
+    if target.port_low != target.port_high:
+        port = f"{target.port_low}-{target.port_high}"
+    return f"[{address}]:{port}" if family is Family.IP6 else f"{address}:{port}"
+
+
+def step(ruleset: Ruleset, rule: Rule) -> PathStep:
+    """One rule in words. A rule without a handle stands for a chain's policy."""
+    ref = rule.ref
+    if rule.handle == 0 and not rule.raw:
+        return PathStep(ref.family, ref.table, ref.chain, 0, "policy drop")
+    exprs = ruleset.expressions(rule)
+    return PathStep(
+        ref.family,
+        ref.table,
+        ref.chain,
+        rule.handle,
+        rule_text(exprs, ref.family),
+        rule.comment or comment_of(exprs),
+        packets_of(exprs),
+    )
+
+
+def _anchor(ruleset: Ruleset, path: Sequence[Rule]) -> tuple[str, str, str] | None:
+    """The chain entered by the first rule that asks for the port (see Finding.anchor)."""
+    for position, rule in enumerate(path[:-1]):
+        if any(_asks_port(expr) for expr in ruleset.expressions(rule)):
+            ref = path[position + 1].ref
+            return (ref.family, ref.table, ref.chain)
+    return None
+
+
+def _asks_port(expr: Expr) -> bool:
+    if isinstance(expr, Payload):
+        return expr.base == 2 and expr.offset < 4 and expr.offset + expr.length > 2
+    if isinstance(expr, XtMatch):
+        if isinstance(expr.spec, xt.Ports):
+            return expr.spec.destination != (0, 65535)
+        return isinstance(expr.spec, xt.Multiport) and expr.spec.which > 0
+    return False

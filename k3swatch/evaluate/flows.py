@@ -1,0 +1,71 @@
+"""Explains a connection that was seen: which rule sent it where it went?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from k3swatch.errors import DecodeError, Interrupted, SourceError
+from k3swatch.evaluate.findings import destination, findings
+from k3swatch.evaluate.hooks import outcomes
+from k3swatch.evaluate.outcome import Fate, Outcome, Target
+from k3swatch.evaluate.packet import scene
+from k3swatch.evaluate.walk import Walk
+from k3swatch.model.finding import Finding
+from k3swatch.model.flow import Flow
+from k3swatch.model.port import Host, ProtectedPort, family_of
+from k3swatch.model.ruleset import Ruleset
+from k3swatch.model.words import Evidence, Family, Mechanism, State, Vantage
+
+SEEN = frozenset({Evidence.RULE, Evidence.FLOW})
+
+
+def vantage_of(host: Host, flow: Flow) -> Vantage:
+    """Where a connection started: from one of our own addresses it is a process of this host."""
+    return Vantage.LOCAL if flow.source in host.local() or flow.source.is_loopback else Vantage.EXTERNAL
+
+
+def explain_flow(ruleset: Ruleset, host: Host, port: ProtectedPort, flow: Flow) -> Finding:
+    """The finding a diverted connection belongs to: by evaluating again with its own addresses.
+
+    A connection no rule explains is a finding all the same, with mechanism `unexplained`. Raises only Interrupted.
+    """
+    family, vantage = family_of(flow.dialled), vantage_of(host, flow)
+    view = scene(host, vantage, family, flow.protocol, source=flow.source, source_port=flow.source_port)
+    try:
+        ends = outcomes(Walk(ruleset), view, flow.dialled.packed, flow.dialled_port)
+    except Interrupted:
+        raise
+    except (SourceError, DecodeError) as error:
+        return unexplained(family, vantage, flow, f"the rules could not be read: {error}")
+    matching = [end for end in ends if end.fate is Fate.MAPPED and _leads_to(end, flow)]
+    for end in sorted(matching, key=lambda end: end.shadow is not None):
+        seen = replace(end, shadow=None)
+        for finding in findings(ruleset, view, port, str(flow.dialled), [seen]):
+            return replace(finding, state=State.DIVERTED, certain=True, evidence=SEEN, conditions=())
+    return unexplained(family, vantage, flow, "no rule that can be read explains it")
+
+
+def _leads_to(end: Outcome, flow: Flow) -> bool:
+    target = end.target
+    if target is None or not target.port_low <= flow.reached_port <= target.port_high:
+        return False
+    if end.mechanism is Mechanism.REDIRECT:
+        return True  # which of this host's addresses it ends at depends on the interface
+    return len(target.low) == len(flow.reached.packed) and target.low <= flow.reached.packed <= target.high
+
+
+def unexplained(family: Family, vantage: Vantage, flow: Flow, why: str) -> Finding:
+    """A diversion known only from the connection itself."""
+    packed = flow.reached.packed
+    target = Target(packed, packed, flow.reached_port, flow.reached_port)
+    return Finding(
+        State.DIVERTED,
+        Mechanism.UNEXPLAINED,
+        vantage,
+        family,
+        (str(flow.dialled),),
+        destination=destination(target, family),
+        certain=True,
+        evidence=frozenset({Evidence.FLOW}),
+        why=why,
+    )

@@ -1,0 +1,107 @@
+"""The verdict on protected ports: every vantage, every protected address, put together."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import replace
+
+from k3swatch.errors import DecodeError, Interrupted, SourceError
+from k3swatch.evaluate.findings import findings
+from k3swatch.evaluate.hooks import outcomes
+from k3swatch.evaluate.packet import scene
+from k3swatch.evaluate.walk import Walk
+from k3swatch.model.finding import Finding, PortVerdict
+from k3swatch.model.port import LOCAL, Address, Host, ProtectedPort, family_of
+from k3swatch.model.ruleset import Ruleset
+from k3swatch.model.words import Evidence, Family, Mechanism, State, Vantage
+
+
+def judge(ruleset: Ruleset, host: Host, ports: Sequence[ProtectedPort]) -> tuple[PortVerdict, ...]:
+    """Evaluate every port. What cannot be read becomes an unknown finding; only Interrupted is raised."""
+    walk = Walk(ruleset)
+    return tuple(_judge_port(walk, host, port) for port in ports)
+
+
+def protected_addresses(host: Host, port: ProtectedPort) -> tuple[Address, ...]:
+    """This host's addresses the port is protected on, loopback first, then in order."""
+    chosen = [address for address in host.local() if _wanted(address, port)]
+    return tuple(sorted(chosen, key=lambda a: (a.version, not a.is_loopback, int(a))))
+
+
+def _wanted(address: Address, port: ProtectedPort) -> bool:
+    return any(
+        entry == LOCAL
+        or (not isinstance(entry, str) and address.version == entry.version and address in entry)
+        for entry in port.addresses
+    )
+
+
+def _judge_port(walk: Walk, host: Host, port: ProtectedPort) -> PortVerdict:
+    found: list[Finding] = []
+    judged: list[tuple[Vantage, str]] = []
+    addresses = protected_addresses(host, port)
+    if not addresses:
+        why = (
+            "this host has none of the protected addresses"
+            if host.addresses
+            else "no local address could be read"
+        )
+        found.extend(unknown(vantage, Family.IP, (), why) for vantage in Vantage)
+    for vantage in Vantage:
+        for address in addresses:
+            if vantage is Vantage.EXTERNAL and address.is_loopback:
+                continue  # nobody outside can dial it: such packets are martians
+            judged.append((vantage, str(address)))
+            found.extend(_judge_address(walk, host, port, vantage, address))
+    if host.sockets is None:
+        found.append(unlistened(host, port))
+    return PortVerdict(port, _together(found), tuple(judged), _unserved(host, port))
+
+
+def _judge_address(
+    walk: Walk, host: Host, port: ProtectedPort, vantage: Vantage, address: Address
+) -> list[Finding]:
+    family = family_of(address)
+    view = scene(host, vantage, family, port.protocol)
+    try:
+        ends = outcomes(walk, view, address.packed, port.port)
+        return findings(walk.ruleset, view, port, str(address), ends)
+    except Interrupted:
+        raise
+    except (SourceError, DecodeError) as error:
+        return [unknown(vantage, family, (str(address),), f"the rules could not be read: {error}")]
+
+
+def unknown(vantage: Vantage, family: Family, addresses: tuple[str, ...], why: str) -> Finding:
+    """A finding that says what could not be told."""
+    return Finding(State.UNKNOWN, Mechanism.NONE, vantage, family, addresses, certain=False, why=why)
+
+
+def unlistened(host: Host, port: ProtectedPort) -> Finding:
+    """The rules may be fine, but nobody could tell whether a server is there."""
+    finding = unknown(Vantage.LOCAL, Family.IP, (), "the listening sockets could not be read")
+    return replace(finding, evidence=frozenset({Evidence.LISTENER}))
+
+
+def _unserved(host: Host, port: ProtectedPort) -> bool:
+    if host.sockets is None:
+        return False
+    return not any(s.port == port.port and s.protocol is port.protocol for s in host.sockets)
+
+
+def _together(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Findings that differ only in the address are one; shadowed ones come last."""
+    groups: dict[Finding, list[str]] = {}
+    for finding in found:
+        groups.setdefault(replace(finding, addresses=()), []).extend(finding.addresses)
+    merged = [
+        replace(finding, addresses=tuple(sorted(set(addresses), key=_address_order)))
+        for finding, addresses in groups.items()
+    ]
+    return tuple(sorted(merged, key=lambda finding: (finding.shadowed, -finding.state.rank)))
+
+
+def _address_order(text: str) -> tuple[int, bool, int]:
+    address = ipaddress.ip_address(text)
+    return (address.version, not address.is_loopback, int(address))

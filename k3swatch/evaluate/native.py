@@ -1,0 +1,299 @@
+"""The meaning of nf_tables' own matches: loads, comparisons, arithmetic. One function an expression.
+
+Statements that decide (nat, reject, tproxy, ...) are in `statements`, set lookups in `lookups`, xtables' in `xtables`.
+"""
+
+from __future__ import annotations
+
+from k3swatch.evaluate.cells import (
+    Byte,
+    Cells,
+    blank,
+    describe,
+    doubt,
+    equal,
+    known,
+    little,
+    masked,
+    table,
+    within,
+)
+from k3swatch.evaluate.cube import Kind, Var
+from k3swatch.evaluate.machine import Context, Path, ended, maybe, split
+from k3swatch.evaluate.packet import (
+    RAW_CONNTRACK,
+    Packet,
+    Scene,
+    environment,
+    interface_cells,
+    load_fib,
+    load_payload,
+)
+from k3swatch.model.expr import (
+    Bitwise,
+    Byteorder,
+    Cmp,
+    Ct,
+    Exthdr,
+    Fib,
+    Hash,
+    Immediate,
+    Meta,
+    Numgen,
+    Payload,
+    Range,
+    Rt,
+    Socket,
+)
+from k3swatch.model.words import Family, Vantage
+
+IFNAMSIZ = 16
+
+
+def immediate(context: Context, expr: Immediate, path: Path) -> list[Path]:
+    """nft_immediate_eval."""
+    if expr.dreg == 0 and expr.verdict is not None:
+        return [ended(path, expr.verdict)]
+    path.write(expr.dreg, expr.data)
+    return [path]
+
+
+def payload(context: Context, expr: Payload, path: Path) -> list[Path]:
+    """nft_payload_eval: breaks when the packet has no such header."""
+    cells = load_payload(context.scene, path.packet, expr.base, expr.offset, expr.length)
+    if cells is None:
+        return [ended(path)]
+    path.write(expr.dreg, cells)
+    return [path]
+
+
+def cmp(context: Context, expr: Cmp, path: Path) -> list[Path]:
+    """nft_cmp_eval: memcmp, so an order is that of big-endian bytes."""
+    cells, data = path.read(expr.sreg, len(expr.data)), expr.data
+    if expr.op in (0, 1):
+        return split(path, equal(cells, data, path.cube), expr.op == 0)
+    zero = bytes(len(data))
+    if expr.op in (2, 5):  # lt, gte: below or not
+        if data == zero:
+            return split(path, None, expr.op == 2)
+        below = (int.from_bytes(data) - 1).to_bytes(len(data))
+        return split(path, within(cells, zero, below, path.cube), expr.op == 2)
+    if expr.op in (3, 4):  # lte, gt
+        return split(path, within(cells, zero, data, path.cube), expr.op == 3)
+    return maybe(path, f"{describe(cells)} cmp op {expr.op}", Kind.OPAQUE)
+
+
+def range_(context: Context, expr: Range, path: Path) -> list[Path]:
+    """nft_range_eval."""
+    cells = path.read(expr.sreg, len(expr.low))
+    return split(path, within(cells, expr.low, expr.high, path.cube), expr.op == 0)
+
+
+def bitwise(context: Context, expr: Bitwise, path: Path) -> list[Path]:
+    """nft_bitwise_eval."""
+    cells = path.read(expr.sreg, expr.length)
+    result: Cells
+    if expr.op == 0:
+        mask = expr.mask.ljust(expr.length, b"\0")
+        flip = expr.xor.ljust(expr.length, b"\0")
+        result = tuple(masked(c, m, x) for c, m, x in zip(cells, mask, flip, strict=False))
+    else:
+        value = known(cells)
+        right = expr.data if expr.sreg2 is None else known(path.read(expr.sreg2, expr.length))
+        result = _computed(expr, cells, value, right)
+    path.write(expr.dreg, result)
+    return [path]
+
+
+def _computed(expr: Bitwise, cells: Cells, value: bytes | None, right: bytes | None) -> Cells:
+    words = f"{describe(cells)} {({1: '<<', 2: '>>', 3: '&', 4: '|', 5: '^'}).get(expr.op, '?')} ..."
+    if right is None:
+        return blank(words, doubt(cells), expr.length)
+    if expr.op in (1, 2):
+        if value is None or expr.length > 4:
+            return blank(words, doubt(cells), expr.length)
+        number, shift = int.from_bytes(value, "little"), int.from_bytes(right[:4], "little")
+        number = number << shift if expr.op == 1 else number >> shift
+        return tuple((number & (2 ** (8 * expr.length) - 1)).to_bytes(expr.length, "little"))
+    right = right.ljust(expr.length, b"\0")
+    pairs = zip(cells, right, strict=False)
+    if expr.op == 3:
+        return tuple(masked(c, r, 0) for c, r in pairs)
+    if expr.op == 4:
+        return tuple(masked(c, 0xFF & ~r, r) for c, r in pairs)
+    if expr.op == 5:
+        return tuple(masked(c, 0xFF, r) for c, r in pairs)
+    return blank(words, Kind.OPAQUE, expr.length)
+
+
+def byteorder(context: Context, expr: Byteorder, path: Path) -> list[Path]:
+    """nft_byteorder_eval on a little-endian machine: both directions reverse every unit."""
+    cells = path.read(expr.sreg, expr.length)
+    result: list[Byte] = []
+    for start in range(0, expr.length, expr.size):
+        result.extend(reversed(cells[start : start + expr.size]))
+    path.write(expr.dreg, result)
+    return [path]
+
+
+def meta(context: Context, expr: Meta, path: Path) -> list[Path]:
+    """nft_meta_get_eval; keys are enum nft_meta_keys."""
+    scene, packet = context.scene, path.packet
+    cells: Cells | None
+    index, name = scene.loopback
+    local = scene.vantage is Vantage.LOCAL and scene.iif is None
+    match expr.key:
+        case 1:  # protocol: the ethertype
+            cells = (0x08, 0x00) if scene.family is Family.IP else (0x86, 0xDD)
+        case 3:
+            cells = packet.mark
+        case 4:
+            cells = little(scene.iif, 4) if scene.iif is not None else (0, 0, 0, 0)
+        case 5:
+            cells = tuple(index.to_bytes(4, "little")) if local else (0, 0, 0, 0)
+        case 6:
+            cells = interface_cells(scene, "name", IFNAMSIZ)
+        case 7:
+            cells = tuple((name.encode() if local else b"").ljust(IFNAMSIZ, b"\0"))
+        case 8:
+            cells = None if scene.iif is None else interface_cells(scene, "type", 2)
+        case 9:
+            cells = tuple((772).to_bytes(2, "little")) if local else None
+        case 10:
+            cells = little(scene.uid, 4) if scene.vantage is Vantage.LOCAL else None
+        case 11:
+            cells = environment("gid", 4) if scene.vantage is Vantage.LOCAL else None
+        case 12:
+            cells = (0,)
+        case 15:
+            cells = (scene.family.nfproto,)
+        case 16:
+            cells = (scene.protocol.number,)
+        case 19:
+            cells = (0,)  # PACKET_HOST: addressed to us
+        case 21:
+            cells = None if scene.iif is None else interface_cells(scene, "group", 4)
+        case 24:
+            cells = little(Var(f"random {context.rule_id}", ((0, 2**32 - 1),), Kind.CHANCE, "random"), 4)
+        case 26:
+            cells = None if scene.iif is None else interface_cells(scene, "kind", IFNAMSIZ)
+        case _:
+            cells = _other_meta(expr.key)
+    if cells is None:
+        return [ended(path)]
+    path.write(expr.dreg, cells)
+    return [path]
+
+
+# enum nft_meta_keys beyond those decided above, with their length in a register
+_META = {
+    0: ("length", 4), 2: ("priority", 4), 13: ("rtclassid", 4), 14: ("secmark", 4), 17: ("ibrname", 16),
+    18: ("obrname", 16), 20: ("cpu", 4), 22: ("oifgroup", 4), 23: ("cgroup", 4), 25: ("ipsec", 1),
+    27: ("oifkind", 16), 30: ("time", 8), 31: ("day", 1), 32: ("hour", 4), 33: ("sdif", 4), 34: ("sdifname", 16),
+}  # fmt: skip
+
+
+def _other_meta(key: int) -> Cells:
+    if key in _META:
+        name, length = _META[key]
+        return environment(f"meta {name}", length)
+    return blank(f"meta key {key}", Kind.OPAQUE, 4)
+
+
+NEW, INVALID, UNTRACKED = 8, 1, 64  # NF_CT_STATE_BIT(IP_CT_NEW), NF_CT_STATE_INVALID_BIT, ..._UNTRACKED_BIT
+
+
+def ct(context: Context, expr: Ct, path: Path) -> list[Path]:
+    """nft_ct_get_eval for the first packet of a connection: state new, original direction, nothing set yet."""
+    scene, packet = context.scene, path.packet
+    seen = scene.priority > RAW_CONNTRACK and packet.tracked
+    if expr.key == 0:
+        value = NEW if seen else (INVALID if packet.tracked else UNTRACKED)
+        path.write(expr.dreg, tuple(value.to_bytes(4, "little")))
+        return [path]
+    if not seen:
+        return [ended(path)]
+    cells = _tuple_key(scene, packet, expr.key) if expr.direction in (None, 0) else None
+    if cells is None:
+        fixed: dict[int, Cells] = {
+            1: (0,),
+            2: (0, 0, 0, 0),
+            3: packet.ctmark,
+            7: (scene.family.nfproto,),
+            10: (scene.protocol.number,),
+            17: (0, 0),
+        }
+        cells = fixed.get(expr.key)
+        if expr.key == 2 and packet.mapped:
+            cells = None
+    path.write(
+        expr.dreg, cells if cells is not None else environment(f"ct key {expr.key}", _CT.get(expr.key, 4))
+    )
+    return [path]
+
+
+_CT = {6: 16, 8: 16, 9: 16, 11: 2, 12: 2, 13: 16, 14: 8, 15: 8, 16: 8, 21: 16, 22: 16}  # lengths other than 4
+
+
+def _tuple_key(scene: Scene, packet: Packet, key: int) -> Cells | None:
+    """Keys of the original tuple: addresses and ports as the client dialled them."""
+    if packet.mapped:
+        return None
+    offset, length = (12, 4) if scene.family is Family.IP else (8, 16)
+    if key in (8, 19, 21):
+        return load_payload(scene, packet, 1, offset, length)
+    if key in (9, 20, 22):
+        return tuple(packet.daddr)
+    if key == 11:
+        return load_payload(scene, packet, 2, 0, 2)
+    return tuple(packet.dport.to_bytes(2)) if key == 12 else None
+
+
+def fib(context: Context, expr: Fib, path: Path) -> list[Path]:
+    """nft_fib*_eval."""
+    if expr.flags & 32:  # NFTA_FIB_F_PRESENT: only whether there is a route
+        path.write(expr.dreg, table(_route(context, expr), {0: b"\0", 1: b"\1"}, 1))
+        return [path]
+    path.write(expr.dreg, load_fib(context.scene, path.packet, expr.result, expr.flags))
+    return [path]
+
+
+def _route(context: Context, expr: Fib) -> Var:
+    words = "reverse path exists" if expr.flags & 1 else "route exists"
+    return Var(f"fib {expr.flags}", ((0, 1),), Kind.ENVIRONMENT, words)
+
+
+def numgen(context: Context, expr: Numgen, path: Path) -> list[Path]:
+    """nft_ng_random_eval, nft_ng_inc_eval: any of `modulus` values."""
+    base = ((expr.offset, expr.offset + max(expr.modulus, 1) - 1),)
+    how = "random" if expr.type else "in turn"
+    path.write(expr.dreg, little(Var(f"numgen {context.rule_id}", base, Kind.CHANCE, how), 4))
+    return [path]
+
+
+def hash_(context: Context, expr: Hash, path: Path) -> list[Path]:
+    """nft_jhash_eval, nft_symhash_eval: any of `modulus` values, by source."""
+    base = ((expr.offset, expr.offset + max(expr.modulus, 1) - 1),)
+    path.write(expr.dreg, little(Var(f"hash {context.rule_id}", base, Kind.CHANCE, "by hash"), 4))
+    return [path]
+
+
+def socket(context: Context, expr: Socket, path: Path) -> list[Path]:
+    """nft_socket_eval: breaks when no socket takes the packet."""
+    names = {0: "transparent", 1: "mark", 2: "wildcard", 3: "cgroupv2"}
+    path.write(expr.dreg, environment(f"socket {names.get(expr.key, expr.key)}", 8))
+    return [path]
+
+
+def rt(context: Context, expr: Rt, path: Path) -> list[Path]:
+    """nft_rt_get_eval."""
+    path.write(expr.dreg, environment(f"rt key {expr.key}", 16))
+    return [path]
+
+
+def exthdr(context: Context, expr: Exthdr, path: Path) -> list[Path]:
+    """nft_exthdr_*_eval: an option that may be there or not."""
+    if expr.dreg is None:
+        return [path]  # writes or strips an option: no decision
+    path.write(expr.dreg, environment(f"option {expr.type} @{expr.offset}", max(expr.length, 1)))
+    return [path]

@@ -1,0 +1,47 @@
+"""What a walk through the chains can end in, before it is put in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from k3swatch.evaluate.cube import Cube
+from k3swatch.model.ruleset import Rule
+from k3swatch.model.words import Mechanism
+
+
+class Fate(Enum):
+    """What happens to the packet."""
+
+    MAPPED = "mapped"  # its destination is set (perhaps to what it was)
+    DROPPED = "dropped"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"  # decided by something that cannot be read
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a mapping sends the packet: inclusive ranges of addresses and ports. Empty bytes: not to be known."""
+
+    low: bytes
+    high: bytes
+    port_low: int
+    port_high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One way a walk can end. `path` are the jumps and, last, the rule that decides (empty: a chain's policy).
+
+    `shadow` names the (group, chain) that decides before this one gets a say; `group` is the group of chains tied in
+    priority this one belongs to, and the chain's place in it.
+    """
+
+    fate: Fate
+    cube: Cube
+    path: tuple[Rule, ...]
+    mechanism: Mechanism = Mechanism.NONE
+    target: Target | None = None
+    shadow: tuple[int, int] | None = None
+    group: tuple[int, int] = (0, 0)
+    why: str = ""

@@ -1,0 +1,253 @@
+"""Walks chains with a set of packets at once: every way a packet may be by now, each with the cubes that lead there.
+
+Jump, goto, return and the stack limit are nft_do_chain's. Packets that became equal again are one again, so a rule
+that only marks or counts costs nothing later. A mapping does not end the walk: it goes on in its *shadow*, which is
+how a second cause behind the first is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from k3swatch.errors import DecodeError, Interrupted, SourceError
+from k3swatch.evaluate import lookups, native, statements, xtables
+from k3swatch.evaluate.cube import Cube, simplify
+from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Handler, Path, perform
+from k3swatch.evaluate.outcome import Fate, Outcome, Target
+from k3swatch.evaluate.packet import Packet, Scene
+from k3swatch.model import expr as nft
+from k3swatch.model.expr import Code, Verdict
+from k3swatch.model.ruleset import ChainRef, Rule, Ruleset
+from k3swatch.model.words import Mechanism
+
+JUMP_STACK = 16  # NFT_JUMP_STACK_SIZE
+MOST_CUBES = 400  # more ways than this through one chain: say that it cannot be told
+
+States = dict[Packet, tuple[Cube, ...]]
+
+HANDLERS: dict[type, Handler] = {  # each handler takes its own expression type
+    nft.Immediate: native.immediate,  # type: ignore[dict-item]
+    nft.Payload: native.payload,  # type: ignore[dict-item]
+    nft.Cmp: native.cmp,  # type: ignore[dict-item]
+    nft.Range: native.range_,  # type: ignore[dict-item]
+    nft.Bitwise: native.bitwise,  # type: ignore[dict-item]
+    nft.Byteorder: native.byteorder,  # type: ignore[dict-item]
+    nft.Meta: native.meta,  # type: ignore[dict-item]
+    nft.Ct: native.ct,  # type: ignore[dict-item]
+    nft.Fib: native.fib,  # type: ignore[dict-item]
+    nft.Numgen: native.numgen,  # type: ignore[dict-item]
+    nft.Hash: native.hash_,  # type: ignore[dict-item]
+    nft.Socket: native.socket,  # type: ignore[dict-item]
+    nft.Rt: native.rt,  # type: ignore[dict-item]
+    nft.Exthdr: native.exthdr,  # type: ignore[dict-item]
+    nft.Lookup: lookups.lookup,  # type: ignore[dict-item]
+    nft.Objref: lookups.objref,  # type: ignore[dict-item]
+    nft.Nat: statements.nat,  # type: ignore[dict-item]
+    nft.Redir: statements.redir,  # type: ignore[dict-item]
+    nft.Tproxy: statements.tproxy,  # type: ignore[dict-item]
+    nft.Reject: statements.reject,  # type: ignore[dict-item]
+    nft.Queue: statements.queue,  # type: ignore[dict-item]
+    nft.MetaSet: statements.meta_set,  # type: ignore[dict-item]
+    nft.CtSet: statements.ct_set,  # type: ignore[dict-item]
+    nft.PayloadSet: statements.payload_set,  # type: ignore[dict-item]
+    nft.Notrack: statements.notrack,
+    nft.Dynset: statements.dynset,  # type: ignore[dict-item]
+    nft.Limit: statements.limit,  # type: ignore[dict-item]
+    nft.Quota: statements.quota,  # type: ignore[dict-item]
+    nft.Connlimit: statements.connlimit,  # type: ignore[dict-item]
+    nft.Counter: statements.on,
+    nft.Log: statements.on,
+    nft.Last: statements.on,
+    nft.Masq: statements.on,
+    nft.Synproxy: statements.on,
+    nft.Dup: statements.on,
+    nft.XtMatch: xtables.match,  # type: ignore[dict-item]
+    nft.XtTarget: xtables.target,  # type: ignore[dict-item]
+}
+
+
+@dataclass(slots=True)
+class Result:
+    """What comes out of a chain: packets that go on with the caller, and packets a rule accepted."""
+
+    through: States = field(default_factory=dict)
+    accepted: States = field(default_factory=dict)
+
+
+def add(states: States, packet: Packet, cubes: Iterable[Cube]) -> None:
+    """Put cubes to a packet's others."""
+    states[packet] = (*states.get(packet, ()), *cubes)
+
+
+def merged(states: States) -> States:
+    """The same states with as few cubes as possible."""
+    return {packet: simplify(cubes) if len(cubes) > 1 else cubes for packet, cubes in states.items()}
+
+
+class Walk:
+    """One walk of one scene through a ruleset. Outcomes gather in `outcomes`; nothing is raised but Interrupted."""
+
+    def __init__(self, ruleset: Ruleset) -> None:
+        self.ruleset = ruleset
+        self.outcomes: list[Outcome] = []
+        self.group = (0, 0)
+        self._index: dict[ChainRef, tuple[Sequence[Rule], dict[bytes, list[int]], list[int]]] = {}
+
+    def chain(self, scene: Scene, ref: ChainRef, states: States, stack: tuple[Rule, ...] = ()) -> Result:
+        """Run one chain."""
+        result = Result()
+        if len(stack) > JUMP_STACK:
+            self._unknown(states, stack, f"jumps nest deeper than {JUMP_STACK}")
+            return result
+        try:
+            rules = self._rules(ref, states)
+        except Interrupted:
+            raise
+        except (SourceError, DecodeError) as error:
+            self._unknown(
+                states, stack, f"chain {ref.family} {ref.table} {ref.chain} cannot be read: {error}"
+            )
+            result.through = states
+            return result
+        current = states
+        for rule in rules:
+            if not current:
+                break
+            current = self._rule(scene, rule, current, stack, result)
+        for packet, cubes in current.items():
+            add(result.through, packet, cubes)
+        result.through, result.accepted = merged(result.through), merged(result.accepted)
+        return result
+
+    def _rules(self, ref: ChainRef, states: States) -> Iterable[Rule]:
+        """The rules that any of the packets could match: those about other destinations are passed over."""
+        if ref not in self._index:
+            rules = self.ruleset.rules(ref)
+            by_address: dict[bytes, list[int]] = {}
+            others: list[int] = []
+            for position, rule in enumerate(rules):
+                (others if rule.daddr is None else by_address.setdefault(rule.daddr, [])).append(position)
+            self._index[ref] = (rules, by_address, others)
+        rules, by_address, others = self._index[ref]
+        if not by_address:
+            return rules
+        positions = list(others)
+        for daddr in {packet.daddr for packet in states}:
+            positions.extend(by_address.get(daddr, ()))
+        return [rules[position] for position in sorted(positions)]
+
+    def _rule(
+        self, scene: Scene, rule: Rule, states: States, stack: tuple[Rule, ...], result: Result
+    ) -> States:
+        """Run one rule; returns the packets that go on with the next one."""
+        exprs = self.ruleset.expressions(rule)
+        following: States = {}
+        jumping: dict[Verdict, States] = {}
+        count = 0
+        for packet, cubes in states.items():
+            verdicts: dict[tuple[Verdict, Packet], list[Cube]] = {}
+            for cube in cubes:
+                for way in perform(HANDLERS, self._context(scene, rule, stack), exprs, Path(packet, cube)):
+                    assert way.verdict is not None
+                    verdicts.setdefault((way.verdict, way.packet), []).append(way.cube)
+            if len(verdicts) == 1:  # all ways end alike: the packet's cubes are what they were
+                (key,) = verdicts
+                if sum(map(len, verdicts.values())) != len(cubes):
+                    verdicts[key] = list(cubes)
+            for (verdict, after), after_cubes in verdicts.items():
+                count += len(after_cubes)
+                self._decide(rule, verdict, after, after_cubes, stack, (following, jumping, result))
+        if count > MOST_CUBES:
+            self._unknown(following, (*stack, rule), "too many combinations of conditions")
+            following = {packet: cubes[:1] for packet, cubes in following.items()}
+        for verdict, leaving in jumping.items():
+            self._jump(scene, rule, verdict, leaving, stack, (following, result))
+        return merged(following)
+
+    def _decide(
+        self,
+        rule: Rule,
+        verdict: Verdict,
+        packet: Packet,
+        cubes: list[Cube],
+        stack: tuple[Rule, ...],
+        onward: tuple[States, dict[Verdict, States], Result],
+    ) -> None:
+        following, jumping, result = onward
+        if verdict.code in (Code.CONTINUE, Code.BREAK):
+            add(following, packet, cubes)
+        elif verdict.code == MAPPED:
+            add(following, replace(packet, shadow=packet.shadow or self.group), cubes)
+        elif verdict.code == Code.ACCEPT:
+            add(result.accepted, packet, cubes)
+        elif verdict.code == Code.RETURN:
+            add(result.through, packet, cubes)
+        elif verdict.code in (Code.JUMP, Code.GOTO) and verdict.chain is not None:
+            add(jumping.setdefault(verdict, {}), packet, cubes)
+        elif verdict.code in (Code.DROP, Code.STOLEN):
+            for cube in cubes:
+                self._note(Fate.DROPPED, packet, cube, (*stack, rule))
+        elif verdict.code == REJECTED:
+            for cube in cubes:
+                self._note(Fate.REJECTED, packet, cube, (*stack, rule))
+        else:
+            low = verdict.code & 0xFF
+            why = (
+                "handed to a program (nfqueue), which decides"
+                if low == Code.QUEUE
+                else f"verdict {verdict.code}"
+            )
+            for cube in cubes:
+                self._note(Fate.UNKNOWN, packet, cube, (*stack, rule), why=why)
+
+    def _jump(
+        self,
+        scene: Scene,
+        rule: Rule,
+        verdict: Verdict,
+        states: States,
+        stack: tuple[Rule, ...],
+        onward: tuple[States, Result],
+    ) -> None:
+        following, result = onward
+        assert verdict.chain is not None
+        ref = ChainRef(rule.ref.family, rule.ref.table, verdict.chain)
+        inner = self.chain(scene, ref, merged(states), (*stack, rule))
+        back = following if verdict.code == Code.JUMP else result.through
+        for packet, cubes in inner.through.items():
+            add(back, packet, cubes)
+        for packet, cubes in inner.accepted.items():
+            add(result.accepted, packet, cubes)
+
+    def _context(self, scene: Scene, rule: Rule, stack: tuple[Rule, ...]) -> Context:
+        def emit(
+            fate: Fate,
+            packet: Packet,
+            cube: Cube,
+            mechanism: Mechanism = Mechanism.NONE,
+            target: Target | None = None,
+            why: str = "",
+        ) -> None:
+            self._note(fate, packet, cube, (*stack, rule), mechanism, target, why)
+
+        ref = rule.ref
+        name = f"{ref.family} {ref.table} {ref.chain} {rule.handle}"
+        return Context(scene, self.ruleset, ref.family, ref.table, name, emit)
+
+    def _note(
+        self,
+        fate: Fate,
+        packet: Packet,
+        cube: Cube,
+        path: tuple[Rule, ...],
+        mechanism: Mechanism = Mechanism.NONE,
+        target: Target | None = None,
+        why: str = "",
+    ) -> None:
+        self.outcomes.append(Outcome(fate, cube, path, mechanism, target, packet.shadow, self.group, why))
+
+    def _unknown(self, states: States, path: tuple[Rule, ...], why: str) -> None:
+        for packet, cubes in states.items():
+            for cube in cubes:
+                self._note(Fate.UNKNOWN, packet, cube, path, why=why)
