@@ -1,0 +1,94 @@
+"""The host's side of the question: its addresses, its interfaces, and who listens. What cannot be read is
+said.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
+
+from k3swatch.decode.host import decode_address, decode_link, decode_socket
+from k3swatch.errors import DecodeError, Interrupted, SourceError
+from k3swatch.model.port import Host, ListeningSocket
+from k3swatch.model.words import Protocol
+from k3swatch.sources import rtnetlink, sockdiag
+
+T = TypeVar("T")
+
+MOST = 16384  # addresses, interfaces or sockets; more is said in `unreadable`
+_TRIES = 5  # of a dump that is interrupted
+
+
+class RawHost(NamedTuple):
+    """What was read, as messages; None where it could not be, with one line each in `unreadable`."""
+
+    name: str
+    addresses: list[bytes] | None
+    links: list[bytes] | None
+    tcp: list[bytes] | None
+    udp: list[bytes] | None
+    unreadable: tuple[str, ...]
+
+
+def read_raw_host() -> RawHost:
+    """Read this network namespace. Never raises SourceError: what fails is None and named."""
+    unreadable: list[str] = []
+
+    def read(source: Callable[[], list[bytes]], what: str) -> list[bytes] | None:
+        for attempt in range(_TRIES):
+            try:
+                found = source()
+            except Interrupted as error:
+                if attempt == _TRIES - 1:
+                    unreadable.append(f"{what}: {error}")
+            except SourceError as error:
+                unreadable.append(f"{what}: {error}")
+                return None
+            else:
+                if len(found) > MOST:
+                    unreadable.append(f"{what}: {len(found)}, only {MOST} are looked at")
+                return found[:MOST]
+        return None
+
+    return RawHost(
+        socket.gethostname(),
+        read(rtnetlink.addresses, "addresses"),
+        read(rtnetlink.links, "interfaces"),
+        read(lambda: sockdiag.sockets(Protocol.TCP.number), "TCP listeners"),
+        read(lambda: sockdiag.sockets(Protocol.UDP.number), "UDP sockets"),
+        tuple(unreadable),
+    )
+
+
+def decode_host(raw: RawHost) -> Host:
+    """The same as values. A message that does not decode is left out and named."""
+    unreadable = list(raw.unreadable)
+
+    def decode(what: str, messages: Iterable[bytes] | None, decoder: Callable[[bytes], T]) -> list[T]:
+        found: list[T] = []
+        for message in messages or ():
+            try:
+                found.append(decoder(message))
+            except DecodeError as error:
+                unreadable.append(f"{what}: {error}")
+        return found
+
+    addresses = tuple(decode("addresses", raw.addresses, decode_address))
+    interfaces = tuple(decode("interfaces", raw.links, decode_link))
+    sockets: list[ListeningSocket] | None = None
+    if raw.tcp is not None and raw.udp is not None:
+        sockets = decode("TCP listeners", raw.tcp, lambda each: decode_socket(each, Protocol.TCP))
+        sockets += decode("UDP sockets", raw.udp, lambda each: decode_socket(each, Protocol.UDP))
+    return Host(
+        addresses,
+        interfaces,
+        None if sockets is None else tuple(sockets),
+        name=raw.name,
+        unreadable=tuple(unreadable),
+    )
+
+
+def read_host() -> Host:
+    """This host now, in the network namespace of the calling thread; bounded, and never an exception."""
+    return decode_host(read_raw_host())

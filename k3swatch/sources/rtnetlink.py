@@ -1,0 +1,39 @@
+"""Addresses and interfaces of this network namespace over rtnetlink, and word when they change
+(rtnetlink(7)).
+"""
+
+from __future__ import annotations
+
+from k3swatch.errors import SourceError
+from k3swatch.sources.events import EventSocket
+from k3swatch.sources.netlink import NETLINK_ROUTE, NetlinkSocket
+
+_RTM_GETLINK, _RTM_GETADDR = 18, 22
+_RTNLGRP_LINK, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR = 1, 5, 9
+_LONGEST = 64 << 20
+
+
+def _dump(kind: int, payload: bytes) -> list[bytes]:
+    with NetlinkSocket(NETLINK_ROUTE, "rtnetlink") as netlink:
+        found = netlink.dump(kind, payload, _LONGEST)
+    if found is None:
+        raise SourceError(f"rtnetlink: a dump of more than {_LONGEST >> 20} MB")
+    return found
+
+
+def addresses() -> list[bytes]:
+    """RTM_NEWADDR messages of all families. Interrupted when they changed meanwhile."""
+    return _dump(_RTM_GETADDR, bytes(8))  # struct ifaddrmsg, AF_UNSPEC
+
+
+def links() -> list[bytes]:
+    """RTM_NEWLINK messages."""
+    return _dump(_RTM_GETLINK, bytes(16))  # struct ifinfomsg
+
+
+class AddressEvents(EventSocket):
+    """RTM_NEWADDR, RTM_DELADDR, RTM_NEWLINK and RTM_DELLINK as they happen."""
+
+    def __init__(self) -> None:
+        groups = [_RTNLGRP_LINK, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR]
+        super().__init__(NETLINK_ROUTE, groups, "rtnetlink events")
