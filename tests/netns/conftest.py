@@ -1,0 +1,64 @@
+"""The lab for tests that need root, real tools and real connections; `k3swatch` run inside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k3swatch.demo.lab import Lab, lab
+from k3swatch.demo.netns import Namespace
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def root() -> None:
+    """Everything here makes network namespaces."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+
+
+@pytest.fixture(scope="module")
+def module_lab(root: None) -> Iterator[Lab]:
+    """One lab for all tests of a module; call `reset()` before each use."""
+    with lab() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def k3swatch() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`k3swatch(space, "check", ...)`: the command line, run inside a namespace."""
+
+    def run(space: Namespace, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+        with space.inside():
+            return subprocess.run(
+                [sys.executable, "-m", "k3swatch.cli", *arguments],
+                cwd=REPO,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def check(
+    k3swatch: Callable[..., subprocess.CompletedProcess[str]],
+) -> Callable[[Namespace], tuple[int, dict[str, Any]]]:
+    """`check(space)`: the exit status of `k3swatch check` there, and its JSON."""
+
+    def run(space: Namespace) -> tuple[int, dict[str, Any]]:
+        done = k3swatch(space, "check", "--format", "json")
+        assert done.stdout, f"check: exit {done.returncode}, no output; stderr:\n{done.stderr}"
+        return done.returncode, json.loads(done.stdout)
+
+    return run

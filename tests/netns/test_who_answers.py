@@ -1,0 +1,213 @@
+"""Does `k3swatch check` say where a real TCP connection ends? One case file per ruleset, see cases/README.
+
+Each case loads its rules with the real tools into the lab's host. Then everybody connects to every address of the
+host (`EVERYBODY`), and `check` runs there. What it says must fit every one of these connections, the two worst
+defects first: it must never call delivered what somebody else answers, nor certainly diverted what the API server
+answers. The rows of the case say more: which server answers, and what exactly `check` has to say about it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k3swatch.demo import lab as at
+from k3swatch.demo.apiserver import who_answers
+from k3swatch.demo.lab import Lab
+
+HERE = Path(__file__).resolve().parent
+CASES = sorted((HERE / "cases").glob("*.case"))
+NOBODY = {"refused", "timeout", "reset", "unreachable"}
+EXIT = {"delivered": 0, "unserved": 0, "diverted": 1, "blocked": 1, "unknown": 2}
+
+EVERYBODY = [
+    ("client", at.HOST),
+    ("client", at.HOST6),
+    ("client-b", at.HOST),
+    ("client-b", at.HOST6),
+    ("web", at.HOST),
+    ("web", at.CNI0),
+    ("web", at.CNI0_6),
+    ("host", at.HOST),
+    ("host", at.HOST6),
+    ("host", at.CNI0),
+    ("host", "127.0.0.1"),
+    ("host", "::1"),
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One connection: who dials what, who answers, what `check` says (alternatives separated by `|`).
+
+    `diverted` is unconditional and certain, `diverted?` is conditional or uncertain, `diverted*` is either.
+    """
+
+    start: str
+    address: str
+    answers: str
+    state: str
+    mechanism: str = ""
+    destination: str = ""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What `check` says about one vantage and address: its findings there, those in force only."""
+
+    findings: list[dict[str, Any]]
+
+    @property
+    def word(self) -> str:
+        """`delivered` when no finding names it; else the worst unconditional one, else the worst with a `?`."""
+        words = {finding["state"] + ("" if _holds(finding) else "?") for finding in self.findings}
+        order = ["diverted", "blocked", "unknown", "diverted?", "blocked?", "unknown?"]
+        return min(words, key=order.index, default="delivered")
+
+
+def _holds(finding: dict[str, Any]) -> bool:
+    return bool(finding["certain"]) and not finding["conditions"]
+
+
+def read_case(path: Path) -> tuple[str, list[Row]]:
+    """The shell script and the rows of a case file."""
+    script, _, table = path.read_text().partition("\n---\n")
+    return script, [Row(*line.split()) for line in table.splitlines() if line.strip()]
+
+
+def load(lab: Lab, script: str) -> None:
+    """Run a case's script in the host, with the command `lab` at its disposal."""
+    command = f"LAB_HOST={lab.host.name} LAB_POD={lab.pod.name} {sys.executable} {HERE / 'labctl.py'}"
+    lab.host.shell(f'lab() {{ {command} "$@"; }}\n{script}')
+
+
+def dial(lab: Lab, start: str, address: str) -> str:
+    """Who answers a real connection."""
+    space = lab.client if start == "client-b" else getattr(lab, start)
+    source = {("client-b", False): at.CLIENT_B, ("client-b", True): at.CLIENT6_B}.get(
+        (start, ":" in address), ""
+    )
+    if start == "client":
+        source = at.CLIENT6 if ":" in address else at.CLIENT
+    return who_answers(space, address, 6443, timeout=0.5, source=source)
+
+
+def dial_all(lab: Lab, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Every connection at once: those that nobody answers all wait at the same time."""
+    pairs = list(dict.fromkeys(pairs))
+    with ThreadPoolExecutor(len(pairs)) as pool:
+        return dict(zip(pairs, pool.map(lambda pair: dial(lab, *pair), pairs), strict=True))
+
+
+def said_about(report: dict[str, Any], start: str, address: str) -> Said:
+    """The findings of the JSON report that apply to one connection."""
+    vantage = "local" if start == "host" else "external"
+    return Said(
+        [
+            finding
+            for finding in report["ports"][0]["findings"]
+            if finding["vantage"] == vantage and address in finding["addresses"] and not finding["shadowed"]
+        ]
+    )
+
+
+def unsound(word: str, answer: str) -> str:
+    """Why what was said cannot be true of this answer; empty when it can."""
+    if word == "delivered" and answer != at.API:
+        return "FALSE ALL-CLEAR"
+    if word == "diverted" and answer == at.API:
+        return "FALSE ALARM"
+    if word == "blocked" and answer not in NOBODY:
+        return "FALSE ALARM"
+    return ""
+
+
+def mismatch(row: Row, answer: str, said: Said) -> str:
+    """What of a row is not as written; empty when all is."""
+    if answer not in row.answers.split("|"):
+        return f"{row.answers} should have answered"
+    wanted = row.state.split("|")
+    if not any(said.word in ((w[:-1], w[:-1] + "?") if w.endswith("*") else (w,)) for w in wanted):
+        return f"should have said {row.state}"
+    for key, value in (("mechanism", row.mechanism), ("destination", row.destination)):
+        if value and value not in [finding[key] for finding in said.findings]:
+            return f"should have named {key} {value}"
+    return ""
+
+
+def table(lines: list[tuple[str, ...]]) -> str:
+    """Columns, aligned."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    )
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_check_says_where_connections_end(
+    path: Path, module_lab: Lab, check: Callable[..., tuple[int, dict[str, Any]]]
+) -> None:
+    script, rows = read_case(path)
+    module_lab.reset()
+    load(module_lab, script)
+    pairs = [(row.start, row.address) for row in rows]
+    answers = dial_all(module_lab, [*pairs, *EVERYBODY])
+    status, report = check(module_lab.host)
+
+    lines, wrong = [("from", "to", "who answered", "check said", "")], False
+    for pair, answer in answers.items():
+        said = said_about(report, *pair)
+        complaint = unsound(said.word, answer)
+        for row in rows:
+            if (row.start, row.address) == pair and not complaint:
+                complaint = mismatch(row, answer, said)
+        places = ", ".join(sorted({str(finding["destination"]) for finding in said.findings}))
+        lines.append((*pair, answer, f"{said.word} {places}", complaint and f"<-- {complaint}"))
+        wrong = wrong or bool(complaint)
+    state = report["ports"][0]["state"]
+    if all(row.state == "delivered" for row in rows) and state != "delivered":
+        lines.append(("anybody", "any address", "", state, "<-- FALSE ALARM: it is nobody's hijack"))
+        wrong = True
+    if status != EXIT[state]:
+        lines.append(("exit", str(status), "", state, f"<-- should have been {EXIT[state]}"))
+        wrong = True
+    if wrong:
+        pytest.fail(f"{path.stem}\n{script}\n\n{table(lines)}", pytrace=False)
+
+
+def test_the_cases_cover_what_they_must() -> None:
+    """At least 24 rulesets, 8 of them nobody's hijack; both vantages and both families with both outcomes."""
+    rows = [row for path in CASES for row in read_case(path)[1]]
+    fine = [path for path in CASES if all(row.state == "delivered" for row in read_case(path)[1])]
+    assert len(CASES) >= 24
+    assert len(fine) >= 8
+    seen = {(row.start == "host", ":" in row.address, row.state.rstrip("*?")) for row in rows}
+    for local in (True, False):
+        for v6 in (True, False):
+            assert {"delivered", "diverted"} <= {state for *place, state in seen if place == [local, v6]}
+
+
+def test_the_comparison_bites() -> None:
+    """The judgement that all of the above rests on can fail."""
+    assert unsound("delivered", at.OTHER_CLUSTER) == unsound("delivered", "refused") == "FALSE ALL-CLEAR"
+    assert unsound("diverted", at.API) == unsound("blocked", at.API) == "FALSE ALARM"
+    assert not unsound("diverted?", at.API)
+    finding = {
+        "state": "diverted",
+        "certain": True,
+        "conditions": [],
+        "mechanism": "dnat",
+        "destination": "10.0.0.1:1",
+    }
+    row = Row("client", at.HOST, at.OTHER_CLUSTER, "diverted", "dnat", "10.0.0.1:1")
+    assert not mismatch(row, at.OTHER_CLUSTER, Said([finding]))
+    assert mismatch(row, at.API, Said([finding]))
+    assert mismatch(row, at.OTHER_CLUSTER, Said([]))
+    assert mismatch(row, at.OTHER_CLUSTER, Said([{**finding, "certain": False}]))
+    assert mismatch(row, at.OTHER_CLUSTER, Said([{**finding, "destination": "10.0.0.2:1"}]))
