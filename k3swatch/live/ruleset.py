@@ -1,0 +1,141 @@
+"""The ruleset in force, read as it is asked for: only the chains a packet reaches, only the keys it looks up.
+
+All answers between two `refresh()` belong to one generation: every message says which one it is of
+(res_id), and an answer without a message (an empty chain, a key that is in no set) is followed by asking
+for the generation. Whatever does not fit raises Interrupted: refresh and start again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from k3swatch.decode.element import decode_elements, decode_found
+from k3swatch.decode.generation import decode_newgen
+from k3swatch.decode.hooks import Hooks, decode_hooks
+from k3swatch.decode.message import NFPROTO
+from k3swatch.decode.nft.expression import decode_expressions
+from k3swatch.decode.rule import decode_rule
+from k3swatch.decode.sets import decode_set
+from k3swatch.errors import DecodeError, Interrupted
+from k3swatch.model.expr import Expr
+from k3swatch.model.ruleset import SET_EVAL, SET_TIMEOUT, BaseChain, ChainRef, Element, Found, Rule, SetInfo
+from k3swatch.sources.nftables import NftablesSource
+from k3swatch.sources.xtables import legacy_table_names
+
+_RES_ID = slice(18, 20)  # of nfgenmsg, in every nf_tables message
+_ELEMENT_BYTES = 512  # a generous mean, to stop reading a set long before it fills the memory
+_MESSAGE_BYTES = 1 << 16
+
+
+class LiveRuleset:
+    """Implements model.ruleset.Ruleset over a NftablesSource. Remembers what it read until `refresh`.
+
+    Raises what the protocol says, and NotPermitted or Unsupported (no nf_tables in this kernel).
+    """
+
+    def __init__(self, source: NftablesSource) -> None:
+        self._source = source
+        self.refresh()
+
+    @property
+    def generation(self) -> int:
+        """The nf_tables generation id all answers belong to."""
+        return self._generation
+
+    def refresh(self) -> None:
+        """Forget everything and start with the generation that is in force now."""
+        self._generation = decode_newgen(self._source.generation()).id
+        self._res_id = (self._generation & 0xFFFF).to_bytes(2, "big")
+        self._hooks: Hooks | None = None
+        self._rules: dict[ChainRef, tuple[Rule, ...]] = {}
+        self._sets: dict[tuple[str, str, str], SetInfo] = {}
+        self._found: dict[tuple[SetInfo, bytes | None], Found | None] = {}
+
+    def check(self) -> None:
+        """Interrupted when a commit has been made since `refresh`."""
+        now = decode_newgen(self._source.generation()).id
+        if now != self._generation:
+            raise Interrupted(f"nf_tables: generation {now}, began with {self._generation}", hint="ask again")
+
+    def _of_this_generation(self, messages: Iterable[bytes]) -> None:
+        none = True
+        for message in messages:
+            none = False
+            if message[_RES_ID] != self._res_id:
+                raise Interrupted("nf_tables: the ruleset changed while it was read", hint="ask again")
+        if none:
+            self.check()
+
+    def _chains(self) -> Hooks:
+        if self._hooks is None:
+            tables, chains = self._source.tables(), self._source.chains()
+            self._of_this_generation(tables)
+            self._of_this_generation(chains)
+            self._hooks = decode_hooks(tables, chains)
+        return self._hooks
+
+    def base_chains(self, hook: int, nfproto: int) -> Sequence[BaseChain]:
+        """See Ruleset.base_chains."""
+        return self._chains().seen_by(hook, nfproto)
+
+    def rules(self, ref: ChainRef) -> Sequence[Rule]:
+        """See Ruleset.rules."""
+        if ref not in self._rules:
+            if ref.family not in NFPROTO:
+                raise DecodeError(f"no family {ref.family!r}")
+            messages = self._source.rules(ref.family, ref.table, ref.chain)
+            self._of_this_generation(messages)
+            if not messages and self._source.chain(ref.family, ref.table, ref.chain) is None:
+                raise DecodeError(f"no chain {ref.family} {ref.table} {ref.chain!r}")
+            self._rules[ref] = tuple(map(decode_rule, messages))
+        return self._rules[ref]
+
+    def expressions(self, rule: Rule) -> Sequence[Expr]:
+        """See Ruleset.expressions."""
+        return decode_expressions(rule.raw, NFPROTO.get(rule.ref.family, 0))
+
+    def set_info(self, family: str, table: str, name: str) -> SetInfo:
+        """See Ruleset.set_info."""
+        key = (family, table, name)
+        if key not in self._sets:
+            message = self._source.set(*key)
+            self._of_this_generation([message] if message else [])
+            if message is None:
+                raise DecodeError(f"no set {family} {table} {name!r}")
+            self._sets[key] = decode_set(message)
+        return self._sets[key]
+
+    def lookup(self, info: SetInfo, key: bytes) -> Found | None:
+        """See Ruleset.lookup. The kernel is asked, as it would look for a packet: the key, then the catch-
+        all.
+        """
+        if len(key) < info.key_length:
+            raise DecodeError(f"set {info.name}: key of {len(key)} bytes, want {info.key_length}")
+        found = self._ask(info, key[: info.key_length])
+        return self._ask(info, None) if found is None else found
+
+    def _ask(self, info: SetInfo, key: bytes | None) -> Found | None:
+        if (info, key) in self._found:
+            return self._found[info, key]
+        message = self._source.get_element(info.family, info.table, info.name, key)
+        self._of_this_generation([message] if message else [])
+        found = None if message is None else decode_found(message, info)
+        if not info.flags & (SET_TIMEOUT | SET_EVAL):  # those change without a new generation
+            self._found[info, key] = found
+        return found
+
+    def elements(self, info: SetInfo, limit: int) -> Sequence[Element] | None:
+        """See Ruleset.elements."""
+        longest = limit * _ELEMENT_BYTES + _MESSAGE_BYTES
+        messages = self._source.elements(info.family, info.table, info.name, longest)
+        if messages is None:
+            return None
+        self._of_this_generation(messages)
+        found = decode_elements(messages, info)
+        return found if len(found) <= limit else None
+
+    def legacy_tables(self) -> tuple[str, ...]:
+        """The iptables-legacy tables of this namespace, as `ip nat`: rules that are not among these
+        answers.
+        """
+        return legacy_table_names()
