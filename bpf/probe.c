@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The connection probe: counts every connection to a protected port once, by what becomes of it, and sends an
+ * event for the first of each kind and then a few a second. Compiled by BCC in the loader child.
+ *
+ * -D parameters: NETNS_INUM (our network namespace), EVENTS_PER_SECOND (a kind), the offsets of kernel.h, and
+ * where the kernel gives kfree_skb a reason (5.17) DROP_REASONS, REASON_OTHERHOST, REASON_PACKET_SOCK_ERROR.
+ */
+#include <uapi/linux/ptrace.h>
+#include "kernel.h"
+#include "events.h"
+
+/* Written by the daemon (FlowWatch.protect), which also deletes; read here. */
+BPF_F_TABLE("hash", struct endpoint, u8, protected, 16384, BPF_F_NO_PREALLOC);
+
+/* Every address of this host, port and protocol zero. Written and deleted by the daemon; read here. */
+BPF_F_TABLE("hash", struct endpoint, u8, local, 16384, BPF_F_NO_PREALLOC);
+
+/* One element, written by the daemon: how many UDP ports are protected. With none, UDP is let pass unread. */
+BPF_ARRAY(udp_ports, u32, 1);
+
+/*
+ * Connections that were counted. Inserted here; the LRU deletes.
+ *
+ * What makes one connection is its original tuple and the client's initial sequence number. The tuple alone
+ * would not do: at 10,000 connections a second a client is back at the same source port within seconds. Nor
+ * would the conntrack entry's address: a SYN that is dropped takes its entry with it, and the retransmission
+ * gets another, perhaps the same memory. Both numbers are in the SYN and the SYN-ACK, so these two are all
+ * the TCP packets that are looked at, whichever is seen first; data packets leave at the flags. UDP has no
+ * such number: there it is the conntrack entry (or, without one, the tuple).
+ *
+ * `diverted` is part of the key. A connection is diverted as soon as its translation is known, whatever
+ * becomes of it then, so being dropped later changes no count; and if the rule comes between two SYNs of one
+ * connection, one attempt was dropped and another diverted, both are counted, and the diversion is never
+ * missed. Otherwise the first outcome stands: a drop followed by a delivered retransmission stays a drop.
+ */
+struct told_key {
+	u8 source[16];
+	u8 dialled[16];
+	u16 source_port;
+	u16 dialled_port;
+	u32 identity;
+	u8 protocol;
+	u8 diverted;
+	u16 pad;
+};
+BPF_TABLE("lru_hash", struct told_key, u8, told, 65536);
+
+/*
+ * The counts. The daemon inserts a row for each outcome of a protected port before it protects it, with
+ * `reached` zero; rows for destinations are inserted here, and when there are too many of them, the row with
+ * `reached` zero takes the rest. Nobody deletes: a count never decreases.
+ */
+BPF_HASH(counts, struct count_key, struct count, 1024);
+
+/* Written here; the daemon consumes. 16 pages hold over 700 events. */
+BPF_RINGBUF_OUTPUT(events, 16);
+
+/* enum stat; written here, read by the daemon. */
+BPF_PERCPU_ARRAY(stats, u64, STATS);
+
+/* Written by `layout`, once, at the loader's request; the daemon compares it with its own idea. */
+BPF_ARRAY(layout, u32, LAYOUT_ENTRIES);
+
+/* kprobe only: the nf_conn that nf_nat_setup_info was entered with. Inserted on entry, deleted on return. */
+BPF_TABLE("lru_hash", u64, u64, entered, 1024);
+
+inline_always void bump(int which)
+{
+	u64 *value = stats.lookup(&which);
+
+	if (value)
+		(*value)++;
+}
+
+inline_always bool is_protected(const struct connection *c)
+{
+	struct endpoint key = {.port = c->dialled_port, .protocol = c->protocol};
+
+	__builtin_memcpy(key.address, c->dialled, sizeof(key.address));
+	return protected.lookup(&key) != NULL;
+}
+
+/* Reached anything but what was dialled; the same port on another address of ours is still delivered. */
+inline_always bool is_diverted(const struct connection *c)
+{
+	struct endpoint key = {};
+
+	if (c->reached_port != c->dialled_port)
+		return true;
+	if (same_address(c->reached, c->dialled))
+		return false;
+	__builtin_memcpy(key.address, c->reached, sizeof(key.address));
+	return local.lookup(&key) == NULL;
+}
+
+/* True for exactly one caller per connection. */
+inline_always bool is_new(const struct connection *c, bool diverted)
+{
+	struct told_key key = {
+	    .source_port = c->source_port,
+	    .dialled_port = c->dialled_port,
+	    .identity = c->identity,
+	    .protocol = c->protocol,
+	    .diverted = diverted,
+	};
+	u8 told_now = 1;
+	int refused;
+
+	__builtin_memcpy(key.source, c->source, sizeof(key.source));
+	__builtin_memcpy(key.dialled, c->dialled, sizeof(key.dialled));
+	if (told.lookup(&key)) /* for the sake of most, and it keeps the entry young */
+		return false;
+	refused = told.insert(&key, &told_now);
+	if (refused == -17 /* EEXIST: another CPU was faster */)
+		return false;
+	if (refused)
+		bump(LOST_IDENTITY);
+	return true;
+}
+
+inline_always struct count *find_count(const struct connection *c, u8 outcome)
+{
+	struct count_key key = {.port = c->dialled_port, .protocol = c->protocol, .outcome = outcome};
+	struct count zero = {}, *found;
+
+	if (outcome == DIVERTED) {
+		__builtin_memcpy(key.reached, c->reached, sizeof(key.reached));
+		key.reached_port = c->reached_port;
+	}
+	found = counts.lookup(&key);
+	if (found)
+		return found;
+	counts.insert(&key, &zero);
+	found = counts.lookup(&key);
+	if (found)
+		return found;
+	__builtin_memset(key.reached, 0, sizeof(key.reached));
+	key.reached_port = 0;
+	return counts.lookup(&key);
+}
+
+/* Whether this connection gets an event. Races between CPUs can let one or two more through, never fewer. */
+inline_always bool may_send(struct count *count, u64 now)
+{
+	if (now - count->window >= 1000000000ULL) {
+		count->window = now;
+		count->sent = 0;
+	}
+	if (count->sent >= EVENTS_PER_SECOND)
+		return false;
+	count->sent++;
+	return true;
+}
+
+inline_always void send(const struct connection *c, u8 outcome, u32 reason, struct count *count, u64 now)
+{
+	u64 connections = count->connections;
+	struct event event = {
+	    .at = now,
+	    .connections = connections - count->reported,
+	    .source_port = c->source_port,
+	    .dialled_port = c->dialled_port,
+	    .reached_port = c->reached_port,
+	    .protocol = c->protocol,
+	    .outcome = outcome,
+	    .drop_reason = reason,
+	};
+
+	__builtin_memcpy(event.source, c->source, sizeof(event.source));
+	__builtin_memcpy(event.dialled, c->dialled, sizeof(event.dialled));
+	__builtin_memcpy(event.reached, c->reached, sizeof(event.reached));
+	if (events.ringbuf_output(&event, sizeof(event), 0))
+		bump(LOST_EVENT);
+	else
+		count->reported = connections;
+}
+
+inline_always void tell(const struct connection *c, u8 outcome, u32 reason)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct count *count;
+
+	if (!is_new(c, outcome == DIVERTED))
+		return;
+	count = find_count(c, outcome);
+	if (!count) {
+		bump(LOST_COUNT);
+		return;
+	}
+	__sync_fetch_and_add(&count->connections, 1);
+	if (may_send(count, now))
+		send(c, outcome, reason, count, now);
+}
+
+/* A packet that leaves (`freed` false) or is dropped. */
+inline_always void packet(const void *skb, bool freed, u32 reason)
+{
+	struct connection c = {};
+	unsigned long nfct;
+	int zero = 0;
+	u32 *udp;
+
+	if (!load_packet(skb, &c))
+		return;
+	if (c.protocol == IPPROTO_UDP) {
+		udp = udp_ports.lookup(&zero);
+		if (!udp || !*udp)
+			return;
+	}
+	nfct = LOAD(unsigned long, skb, SKB_NFCT);
+	if (nfct & ~NFCT_INFOMASK) {
+		bool reply = (nfct & NFCT_INFOMASK) >= IP_CT_IS_REPLY;
+		u8 protocol = c.protocol;
+
+		if (protocol == IPPROTO_UDP) {
+			c.identity = nfct & ~NFCT_INFOMASK;
+			c.reply = reply;
+		}
+		if (reply != c.reply || !load_conntrack((const char *)(nfct & ~NFCT_INFOMASK), &c))
+			return;
+		if (c.protocol != protocol)
+			return;
+		if (!is_protected(&c))
+			return;
+	} else {
+		/* Not tracked, so not translated: no NAT rule is in force, or a rule said notrack. */
+		if (!our_packet(skb))
+			return;
+		if (c.protocol == IPPROTO_UDP)
+			c.reply = !freed;
+		if (c.reply) {
+			u8 client[16];
+			u16 port = c.dialled_port;
+
+			__builtin_memcpy(client, c.dialled, sizeof(client));
+			__builtin_memcpy(c.dialled, c.source, sizeof(client));
+			__builtin_memcpy(c.source, client, sizeof(client));
+			c.dialled_port = c.source_port;
+			c.source_port = port;
+		}
+		if (!is_protected(&c))
+			return;
+		__builtin_memcpy(c.reached, c.dialled, sizeof(c.reached));
+		c.reached_port = c.dialled_port;
+	}
+	if (is_diverted(&c))
+		tell(&c, DIVERTED, reason);
+	else if (freed)
+		tell(&c, DROPPED, reason);
+	else if (c.reply) /* an undiverted SYN on its way over lo has not arrived yet */
+		tell(&c, DELIVERED, 0);
+}
+
+/* NAT has just decided on a new connection, before any filter can drop it. */
+inline_always void translated(const char *ct, u32 manip)
+{
+	struct connection c = {};
+
+	if (manip != NF_NAT_MANIP_DST || !load_conntrack(ct, &c))
+		return;
+	/*
+	 * td_end is one past the SYN here (nf_conntrack_proto_tcp.c: tcp_new), so this is the sequence number
+	 * that the packets show; only a SYN that carries data (TCP fast open) would be counted twice.
+	 */
+	if (c.protocol == IPPROTO_TCP)
+		c.identity = LOAD(u32, ct, CT_TCP_END) - 1;
+	else
+		c.identity = (u32)(unsigned long)ct;
+	if (is_protected(&c) && is_diverted(&c))
+		tell(&c, DIVERTED, 0);
+}
+
+/*
+ * Attach points. queued and freed are always attached: they alone see what is delivered, what is dropped, and
+ * connections without conntrack. The nat_ ones see a diversion at its source: before a filter, a tunnel or
+ * IPsec can hide the packet. What several of them see is counted once, by `told`.
+ */
+
+/* raw tracepoint net:net_dev_queue(skb): every packet that leaves, over lo too */
+int queued(struct bpf_raw_tracepoint_args *ctx)
+{
+	bump(SEEN_QUEUED);
+	packet((const void *)ctx->args[0], false, 0);
+	return 0;
+}
+
+/* raw tracepoint skb:kfree_skb(skb, location, reason): every packet that is dropped */
+int freed(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 reason = 0;
+
+	bump(SEEN_FREED);
+#ifdef DROP_REASONS
+	reason = ctx->args[2];
+	/* Copies: one for a packet socket whose buffer is full, one for another host's MAC address. */
+	if (reason == REASON_PACKET_SOCK_ERROR || reason == REASON_OTHERHOST)
+		return 0;
+#endif
+	packet((const void *)ctx->args[0], true, reason);
+	return 0;
+}
+
+/* fexit nf_nat_setup_info(ct, range, maniptype) */
+int nat_fexit(u64 *ctx)
+{
+	translated((const char *)ctx[0], ctx[2]);
+	return 0;
+}
+
+/* The idle task's id is 0 on every CPU. A softirq nested in the same task loses the outer call to the others.
+ */
+inline_always u64 caller(void)
+{
+	u64 task = bpf_get_current_pid_tgid();
+
+	return task ? task : 1ULL << 63 | bpf_get_smp_processor_id();
+}
+
+/* kprobe and kretprobe nf_nat_setup_info: the arguments are only known on entry, the translation on return */
+int nat_enter(struct pt_regs *ctx)
+{
+	u64 key = caller(), ct = PT_REGS_PARM1(ctx);
+
+	if ((u32)PT_REGS_PARM3(ctx) == NF_NAT_MANIP_DST)
+		entered.update(&key, &ct);
+	return 0;
+}
+
+int nat_return(struct pt_regs *ctx)
+{
+	u64 key = caller(), *ct = entered.lookup(&key);
+
+	if (!ct)
+		return 0;
+	translated((const char *)*ct, NF_NAT_MANIP_DST);
+	entered.delete(&key);
+	return 0;
+}
+
+inline_always void put(int index, u32 value)
+{
+	layout.update(&index, &value);
+}
+
+/* Run once by the loader (BPF_PROG_TEST_RUN), attached nowhere. */
+int report_layout(struct bpf_raw_tracepoint_args *ctx)
+{
+	int index = 0;
+
+#define PUT(number) put(index++, number);
+	LAYOUT(PUT)
+	return 0;
+}

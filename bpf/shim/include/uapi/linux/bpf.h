@@ -1,0 +1,1 @@
+/* Empty on purpose: BCC includes it, the probe needs nothing of it. */

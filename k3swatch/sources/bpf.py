@@ -1,0 +1,286 @@
+"""The loader child: compiles bpf/probe.c with BCC, loads and attaches it, hands every descriptor to the daemon, exits.
+
+The only module that imports bcc, which brings LLVM and 130 MB with it; hence a process of its own:
+
+    python3 -P -m k3swatch.sources.bpf SOCKET DIRECTORY [ATTACH]
+
+SOCKET is a descriptor of a Unix socket (SEQPACKET) that gets one message: a JSON object, and with it the map,
+program and link descriptors (SCM_RIGHTS). What they hold lives as long as the daemon keeps them. With ATTACH
+only that attachment is tried, else fentry, kprobe, and the raw tracepoints alone, in this order.
+
+BCC is only asked to compile. The bytecode is loaded through libbpf, because BCC 0.26 cannot attach fexit to a
+module's function, and so that all programs are loaded, and refused, in one way.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes as ct
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from k3swatch.errors import SourceError, Unsupported
+from k3swatch.sources import btf, libbpf
+
+EVENTS_PER_SECOND = 10  # of each kind: enough to see who is hit, little enough to cost nothing
+MAPS = ("protected", "local", "udp_ports", "counts", "events", "stats")
+NAT = "nf_nat_setup_info"
+
+# uapi/linux/bpf.h
+_TYPE_KPROBE, _TYPE_RAW_TRACEPOINT, _TYPE_TRACING, _TRACE_FEXIT = 2, 17, 26, 25
+_PR_SET_PDEATHSIG = 1
+_LOG_BYTES = 1 << 16
+_KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe")
+
+
+class _LoadOptions(ct.Structure):
+    """struct bpf_prog_load_opts, bpf/bpf.h of libbpf 1.0."""
+
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("attempts", ct.c_int),
+        ("expected_attach_type", ct.c_uint32),
+        ("prog_btf_fd", ct.c_uint32),
+        ("prog_flags", ct.c_uint32),
+        ("prog_ifindex", ct.c_uint32),
+        ("kern_version", ct.c_uint32),
+        ("attach_btf_id", ct.c_uint32),
+        ("attach_prog_fd", ct.c_uint32),
+        ("attach_btf_obj_fd", ct.c_uint32),
+        ("fd_array", ct.c_void_p),
+        ("func_info", ct.c_void_p),
+        ("func_info_cnt", ct.c_uint32),
+        ("func_info_rec_size", ct.c_uint32),
+        ("line_info", ct.c_void_p),
+        ("line_info_cnt", ct.c_uint32),
+        ("line_info_rec_size", ct.c_uint32),
+        ("log_level", ct.c_uint32),
+        ("log_size", ct.c_uint32),
+        ("log_buf", ct.c_void_p),
+    )
+
+
+class _TestRunOptions(ct.Structure):
+    """struct bpf_test_run_opts, bpf/bpf.h."""
+
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("data_in", ct.c_void_p),
+        ("data_out", ct.c_void_p),
+        ("data_size_in", ct.c_uint32),
+        ("data_size_out", ct.c_uint32),
+        ("ctx_in", ct.c_void_p),
+        ("ctx_out", ct.c_void_p),
+        ("ctx_size_in", ct.c_uint32),
+        ("ctx_size_out", ct.c_uint32),
+        ("retval", ct.c_uint32),
+        ("repeat", ct.c_int),
+        ("duration", ct.c_uint32),
+        ("flags", ct.c_uint32),
+        ("cpu", ct.c_uint32),
+        ("batch_size", ct.c_uint32),
+    )
+
+
+@dataclass
+class Loaded:
+    """What goes to the daemon: `fds` by name (map:…, prog:…, link:…), the rest as JSON."""
+
+    attach: str
+    refused: list[str] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
+    layout: list[int] = field(default_factory=list)
+    fds: dict[str, int] = field(default_factory=dict)
+
+
+class Module:
+    """bpf/probe.c compiled against the running kernel's offsets. Nothing is loaded yet but the maps."""
+
+    def __init__(self, directory: Path) -> None:
+        description = btf.load("nf_conntrack")
+        self.reasons = btf.drop_reasons(description)
+        os.environ["BCC_KERNEL_SOURCE"] = str(directory / "shim")
+        try:
+            import bcc
+            from bcc.libbcc import lib
+        except ImportError as error:
+            raise Unsupported(f"BCC: {error}", hint="install the package python3-bpfcc") from error
+        self._lib = lib
+        self._stderr = _capture_stderr()
+        flags = [f"-I{directory}", *_macros(btf.offsets(description), self.reasons)]
+        try:
+            self._bpf = bcc.BPF(src_file=str(directory / "probe.c").encode(), cflags=flags)
+        except Exception as error:  # the bare class is what BCC raises
+            raise SourceError(self._compiler_error() or f"BCC: {error}") from error
+
+    def map(self, name: str) -> int:
+        """The descriptor of a map."""
+        fd = self._lib.bpf_table_fd(self._bpf.module, name.encode())
+        if fd < 0:
+            raise SourceError(f"probe.c has no map {name}")
+        return int(fd)
+
+    def bytecode(self, name: str) -> bytes:
+        """A program as BCC compiled it, map descriptors filled in."""
+        return bytes(self._bpf.dump_func(name.encode()))
+
+    def load(self, name: str, kind: int, **options: int) -> int:
+        """Load one program through the verifier; returns its descriptor."""
+        code = self.bytecode(name)
+        opts = _LoadOptions(sz=ct.sizeof(_LoadOptions), **options)
+        library = libbpf.library()
+        arguments = (kind, name.encode(), b"GPL", code, len(code) // 8, ct.byref(opts))
+        fd = library.bpf_prog_load(*arguments)
+        if fd >= 0:
+            return int(fd)
+        refused = libbpf.failure(f"load {name}")
+        log = ct.create_string_buffer(_LOG_BYTES)
+        opts.log_level, opts.log_size, opts.log_buf = 1, _LOG_BYTES, ct.addressof(log)
+        library.bpf_prog_load(*arguments)
+        lines = [line for line in log.value.decode("ascii", "replace").splitlines() if line]
+        verifier = [line for line in lines if not line.startswith("processed ")]
+        if verifier:
+            refused = type(refused)(f"{refused}: {verifier[-1]}", hint=refused.hint)
+        raise refused
+
+    def attach_kprobe(self, program: int, function: str, *, on_return: bool) -> int:
+        """A kprobe or kretprobe as a perf event; it is gone when the descriptor is closed."""
+        event = f"{'r' if on_return else 'p'}_k3swatch_{function}_{os.getpid()}".encode()
+        fd = self._lib.bpf_attach_kprobe(program, int(on_return), event, function.encode(), 0, 0)
+        if fd < 0:
+            raise libbpf.failure(f"kprobe on {function}")
+        return int(fd)
+
+    def _compiler_error(self) -> str:
+        """The first error of what clang wrote."""
+        text = os.pread(self._stderr, _LOG_BYTES, 0).decode("utf-8", "replace")
+        return next((line for line in text.splitlines() if "error:" in line), "")
+
+
+def load(directory: Path, wanted: str | None) -> Loaded:
+    """Compile, load and attach. SourceError (NotPermitted, Unsupported) when not even the tracepoints can be."""
+    module = Module(directory)
+    loaded = Loaded("tracepoint", reasons=module.reasons, layout=_layout(module))
+    for program, tracepoint in (("queued", "net_dev_queue"), ("freed", "kfree_skb")):
+        fd = module.load(program, _TYPE_RAW_TRACEPOINT)
+        loaded.fds[f"prog:{program}"] = fd
+        loaded.fds[f"link:{program}"] = _raw_tracepoint(tracepoint, fd)
+    for attach, attempt in (("fentry", _attach_fentry), ("kprobe", _attach_kprobe)):
+        if wanted not in (None, attach):
+            continue
+        try:
+            loaded.fds.update(attempt(module))
+        except SourceError as error:
+            if wanted:
+                raise
+            loaded.refused.append(f"{attach}: {error}")
+        else:
+            loaded.attach = attach
+            break
+    loaded.fds.update((f"map:{name}", module.map(name)) for name in MAPS)
+    return loaded
+
+
+def _attach_fentry(module: Module) -> dict[str, int]:
+    """fexit on the NAT function, which is a module's: by id in the module's BTF."""
+    described = btf.load("nf_nat")
+    program = module.load(
+        "nat_fexit",
+        _TYPE_TRACING,
+        expected_attach_type=_TRACE_FEXIT,
+        attach_btf_id=described.find(NAT, btf.FUNC),
+        attach_btf_obj_fd=btf.object_fd("nf_nat"),
+    )
+    return {"prog:nat_fexit": program, "link:nat_fexit": _raw_tracepoint(None, program)}
+
+
+def _attach_kprobe(module: Module) -> dict[str, int]:
+    """kprobe and kretprobe on the NAT function; the return first, so that no entry is left without."""
+    if not _KPROBE_PMU.exists():
+        raise Unsupported("this kernel has no kprobes")
+    leave = module.load("nat_return", _TYPE_KPROBE)
+    enter = module.load("nat_enter", _TYPE_KPROBE)
+    return {
+        "prog:nat_return": leave,
+        "link:nat_return": module.attach_kprobe(leave, NAT, on_return=True),
+        "prog:nat_enter": enter,
+        "link:nat_enter": module.attach_kprobe(enter, NAT, on_return=False),
+    }
+
+
+def _raw_tracepoint(name: str | None, program: int) -> int:
+    """BPF_RAW_TRACEPOINT_OPEN: a tracepoint by name, or what a tracing program was loaded for."""
+    fd = libbpf.library().bpf_raw_tracepoint_open(name.encode() if name else None, program)
+    if fd < 0:
+        raise libbpf.failure(f"attach to {name or NAT}")
+    return int(fd)
+
+
+def _layout(module: Module) -> list[int]:
+    """Sizes and offsets as compiled into the probe: run `report_layout` once and read what it wrote."""
+    program = module.load("report_layout", _TYPE_RAW_TRACEPOINT)
+    opts = _TestRunOptions(sz=ct.sizeof(_TestRunOptions))
+    if libbpf.library().bpf_prog_test_run_opts(program, ct.byref(opts)) != 0:
+        raise libbpf.failure("test run of report_layout")
+    fd = module.map("layout")
+    keys = libbpf.keys(fd, 4, 1024)
+    return [int.from_bytes(libbpf.lookup(fd, key, 4) or b"", sys.byteorder) for key in keys]
+
+
+def _macros(offsets: dict[str, int], reasons: dict[int, str]) -> list[str]:
+    """The -D parameters of bpf/probe.c."""
+    macros = {
+        **offsets,
+        "NETNS_INUM": os.stat("/proc/self/ns/net").st_ino,
+        "EVENTS_PER_SECOND": EVENTS_PER_SECOND,
+    }
+    if reasons:
+        numbers = {name: value for value, name in reasons.items()}
+        macros["DROP_REASONS"] = 1
+        for name in ("OTHERHOST", "PACKET_SOCK_ERROR"):
+            macros[f"REASON_{name}"] = numbers.get(name, 0xFFFFFFFF)
+    return [f"-D{name}={value}u" for name, value in macros.items()]
+
+
+def _capture_stderr() -> int:
+    """Send descriptor 2, where clang and BCC write, to memory."""
+    fd = os.memfd_create("stderr")
+    os.dup2(fd, 2)
+    return fd
+
+
+def _send(channel: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    channel.sendmsg([json.dumps(message).encode()], rights)
+
+
+def main(arguments: list[str]) -> int:
+    """The child's whole life. Never returns through atexit, where BCC would detach everything again."""
+    ct.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    channel = socket.socket(fileno=int(arguments[0]))
+    try:
+        loaded = load(Path(arguments[1]), arguments[2] if len(arguments) > 2 else None)
+    except SourceError as error:
+        text = re.sub(r"\s+", " ", str(error))
+        _send(channel, {"error": type(error).__name__, "message": text, "hint": error.hint}, [])
+        return 1
+    message = {
+        "attach": loaded.attach,
+        "refused": loaded.refused,
+        "reasons": {str(value): name for value, name in loaded.reasons.items()},
+        "layout": loaded.layout,
+        "fds": list(loaded.fds),
+    }
+    _send(channel, message, list(loaded.fds.values()))
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv[1:]))

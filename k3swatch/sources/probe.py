@@ -1,0 +1,179 @@
+"""The probe as the daemon holds it: starts the loader child, keeps the descriptors, reads the ring buffer and maps.
+
+Bytes in and out; decode/event.py knows what they mean. Never imports bcc: through libbpf.so.1 the whole of it
+costs the daemon a few MB.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import json
+import os
+import signal
+import socket
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import k3swatch
+from k3swatch.errors import NotPermitted, SourceError, Unsupported
+from k3swatch.sources import libbpf
+
+LOADER_SECONDS = 120.0  # compiling takes 0.3 s, under an emulated CPU 6 s
+COUNT_ROWS = 1024  # max_entries of `counts`
+_MESSAGE_BYTES, _MAX_FDS = 1 << 16, 32
+_PROG_INFO_BYTES, _RECURSION_MISSES = 256, 208  # struct bpf_prog_info, uapi/linux/bpf.h
+
+
+def source_directory() -> Path:
+    """Where bpf/ is: beside the package in a checkout, below share/k3swatch when installed."""
+    package = Path(k3swatch.__file__).resolve().parent
+    shares = (Path(sysconfig.get_path("data")) / "share", Path("/usr/share"), Path("/usr/local/share"))
+    for directory in (package.parent / "bpf", *(share / "k3swatch" / "bpf" for share in shares)):
+        if (directory / "probe.c").is_file():
+            return directory
+    raise Unsupported("bpf/probe.c not found", hint="reinstall k3swatch: its share/k3swatch/bpf is missing")
+
+
+class Probe:
+    """The attached probe. `attach`, `refused`, `layout` and `reasons` are as the loader reported them.
+
+    Raises Unsupported, NotPermitted or SourceError, one line each, when it cannot be had; no process and no
+    descriptor is left behind then.
+    """
+
+    def __init__(self, wanted: str | None = None, timeout: float = LOADER_SECONDS) -> None:
+        message, self._fds = _run_loader(source_directory(), wanted, timeout)
+        self._ring = None
+        try:
+            self.attach = str(message["attach"])
+            self.refused = tuple(str(line) for line in message["refused"])
+            self.layout = tuple(int(number) for number in message["layout"])
+            self.reasons = {int(value): str(name) for value, name in message["reasons"].items()}
+            self._lib = libbpf.library()
+            self._cpus = int(self._lib.libbpf_num_possible_cpus())
+            self._records: list[bytes] = []
+            self._callback = libbpf.RingBufferCallback(self._collect)  # must outlive the ring buffer
+            self._ring = self._lib.ring_buffer__new(self._map("events"), self._callback, None, None)
+            if not self._ring:
+                raise libbpf.failure("ring buffer")
+        except BaseException:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        """Readable when records wait: the epoll descriptor of libbpf's ring buffer."""
+        return int(self._lib.ring_buffer__epoll_fd(self._ring))
+
+    def records(self) -> list[bytes]:
+        """The records that wait, oldest first; never blocks."""
+        if self._lib.ring_buffer__consume(self._ring) < 0:
+            raise libbpf.failure("ring buffer consume")
+        records, self._records = self._records, []
+        return records
+
+    def counts(self, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
+        """The rows of the counter map."""
+        fd = self._map("counts")
+        rows = ((key, libbpf.lookup(fd, key, value_size)) for key in libbpf.keys(fd, key_size, COUNT_ROWS))
+        return [(key, value) for key, value in rows if value is not None]
+
+    def add_count(self, key: bytes, zero: bytes) -> None:
+        """Insert a row of the counter map unless it is there."""
+        libbpf.update(self._map("counts"), key, zero, libbpf.BPF_NOEXIST)
+
+    def replace(self, name: str, keys: Iterable[bytes], size: int) -> None:
+        """Make the map `name` (`protected` or `local`) hold exactly these keys; new ones come before old ones go."""
+        fd = self._map(name)
+        wanted = set(keys)
+        present = set(libbpf.keys(fd, size, 1 << 16))
+        for key in wanted - present:
+            libbpf.update(fd, key, b"\x01")
+        for key in present - wanted:
+            libbpf.delete(fd, key)
+
+    def watch_udp(self, ports: int) -> None:
+        """How many UDP ports are protected; with none the probe passes over UDP."""
+        libbpf.update(self._map("udp_ports"), bytes(4), ports.to_bytes(4, sys.byteorder))
+
+    def stat(self, index: int) -> int:
+        """One counter of `stats`, all CPUs added up."""
+        raw = libbpf.lookup(self._map("stats"), index.to_bytes(4, sys.byteorder), 8 * self._cpus) or b""
+        return sum(memoryview(raw).cast("Q"))
+
+    def missed(self) -> int:
+        """Times the kernel skipped a program because it was already running on that CPU (since 5.12)."""
+        total = 0
+        for name, fd in self._fds.items():
+            if name.startswith("prog:"):
+                info = ct.create_string_buffer(_PROG_INFO_BYTES)
+                size = ct.c_uint32(_PROG_INFO_BYTES)
+                if self._lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(size)) != 0:
+                    raise libbpf.failure("program info")
+                total += int.from_bytes(info.raw[_RECURSION_MISSES : _RECURSION_MISSES + 8], sys.byteorder)
+        return total
+
+    def close(self) -> None:
+        """Detach and free everything."""
+        if self._ring:
+            self._lib.ring_buffer__free(self._ring)
+            self._ring = None
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def _map(self, name: str) -> int:
+        fd = self._fds.get(f"map:{name}")
+        if fd is None:
+            raise SourceError(f"probe loader sent no map {name}")
+        return fd
+
+    def _collect(self, _context: int | None, data: int | None, size: int) -> int:
+        self._records.append(ct.string_at(data or 0, size))
+        return 0
+
+
+def _run_loader(directory: Path, wanted: str | None, timeout: float) -> tuple[dict[str, Any], dict[str, int]]:
+    """Start the child, take its one message, reap it. Returns the message and the descriptors by name."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        arguments = [sys.executable, "-P", "-m", "k3swatch.sources.bpf", "3", str(directory)]
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "PYTHONPATH": str(Path(k3swatch.__file__).resolve().parent.parent),
+        }
+        pid = os.posix_spawn(
+            sys.executable,
+            arguments + ([wanted] if wanted else []),
+            environment,
+            file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)],
+        )
+        theirs.close()
+        try:
+            message, fds = _receive(ours, timeout)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            os.waitpid(pid, 0)
+    if "error" in message:
+        kind = {"Unsupported": Unsupported, "NotPermitted": NotPermitted}.get(
+            str(message["error"]), SourceError
+        )
+        raise kind(str(message["message"]), hint=str(message["hint"]))
+    return message, fds
+
+
+def _receive(channel: socket.socket, timeout: float) -> tuple[dict[str, Any], dict[str, int]]:
+    channel.settimeout(timeout)
+    try:
+        data, fds, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, _MAX_FDS)
+    except TimeoutError as error:
+        raise SourceError(f"probe loader: no answer in {timeout:.0f} s") from error
+    if not data:
+        raise SourceError(
+            "probe loader died without a word", hint="out of memory? it needs 150 MB for a second"
+        )
+    message = json.loads(data)
+    return message, dict(zip(message.get("fds", ()), fds, strict=True))
