@@ -20,10 +20,10 @@ import pytest
 from k3swatch.demo import lab as at
 from k3swatch.demo.apiserver import who_answers
 from k3swatch.demo.lab import Lab
+from k3swatch.demo.said import Said, said_about
 
 HERE = Path(__file__).resolve().parent
 CASES = sorted((HERE / "cases").glob("*.case"))
-NOBODY = {"refused", "timeout", "reset", "unreachable"}
 EXIT = {"delivered": 0, "unserved": 0, "diverted": 1, "blocked": 1, "unknown": 2}
 
 EVERYBODY = [
@@ -57,24 +57,6 @@ class Row:
     destination: str = ""
 
 
-@dataclass(frozen=True)
-class Said:
-    """What `check` says about one vantage and address: its findings there, those in force only."""
-
-    findings: list[dict[str, Any]]
-
-    @property
-    def word(self) -> str:
-        """`delivered` when no finding names it; else the worst unconditional one, else the worst with a `?`."""
-        words = {finding["state"] + ("" if _holds(finding) else "?") for finding in self.findings}
-        order = ["diverted", "blocked", "unknown", "diverted?", "blocked?", "unknown?"]
-        return min(words, key=order.index, default="delivered")
-
-
-def _holds(finding: dict[str, Any]) -> bool:
-    return bool(finding["certain"]) and not finding["conditions"]
-
-
 def read_case(path: Path) -> tuple[str, list[Row]]:
     """The shell script and the rows of a case file."""
     script, _, table = path.read_text().partition("\n---\n")
@@ -103,29 +85,6 @@ def dial_all(lab: Lab, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str]
     pairs = list(dict.fromkeys(pairs))
     with ThreadPoolExecutor(len(pairs)) as pool:
         return dict(zip(pairs, pool.map(lambda pair: dial(lab, *pair), pairs), strict=True))
-
-
-def said_about(report: dict[str, Any], start: str, address: str) -> Said:
-    """The findings of the JSON report that apply to one connection."""
-    vantage = "local" if start == "host" else "external"
-    return Said(
-        [
-            finding
-            for finding in report["ports"][0]["findings"]
-            if finding["vantage"] == vantage and address in finding["addresses"] and not finding["shadowed"]
-        ]
-    )
-
-
-def unsound(word: str, answer: str) -> str:
-    """Why what was said cannot be true of this answer; empty when it can."""
-    if word == "delivered" and answer != at.API:
-        return "FALSE ALL-CLEAR"
-    if word == "diverted" and answer == at.API:
-        return "FALSE ALARM"
-    if word == "blocked" and answer not in NOBODY:
-        return "FALSE ALARM"
-    return ""
 
 
 def mismatch(row: Row, answer: str, said: Said) -> str:
@@ -162,13 +121,12 @@ def test_check_says_where_connections_end(
 
     lines, wrong = [("from", "to", "who answered", "check said", "")], False
     for pair, answer in answers.items():
-        said = said_about(report, *pair)
-        complaint = unsound(said.word, answer)
+        said = said_about(report["ports"][0], pair[0] == "host", pair[1])
+        complaint = said.contradicts(answer)
         for row in rows:
             if (row.start, row.address) == pair and not complaint:
                 complaint = mismatch(row, answer, said)
-        places = ", ".join(sorted({str(finding["destination"]) for finding in said.findings}))
-        lines.append((*pair, answer, f"{said.word} {places}", complaint and f"<-- {complaint}"))
+        lines.append((*pair, answer, f"{said.word} {said.destinations}", complaint and f"<-- {complaint}"))
         wrong = wrong or bool(complaint)
     state = report["ports"][0]["state"]
     if all(row.state == "delivered" for row in rows) and state != "delivered":
@@ -195,9 +153,6 @@ def test_the_cases_cover_what_they_must() -> None:
 
 def test_the_comparison_bites() -> None:
     """The judgement that all of the above rests on can fail."""
-    assert unsound("delivered", at.OTHER_CLUSTER) == unsound("delivered", "refused") == "FALSE ALL-CLEAR"
-    assert unsound("diverted", at.API) == unsound("blocked", at.API) == "FALSE ALARM"
-    assert not unsound("diverted?", at.API)
     finding = {
         "state": "diverted",
         "certain": True,
@@ -205,6 +160,12 @@ def test_the_comparison_bites() -> None:
         "mechanism": "dnat",
         "destination": "10.0.0.1:1",
     }
+    perhaps = {**finding, "conditions": ["from 10.0.0.0/8"]}
+    assert Said([]).contradicts(at.OTHER_CLUSTER) == Said([]).contradicts("refused") == "FALSE ALL-CLEAR"
+    assert Said([finding]).contradicts(at.API) == "FALSE ALARM"
+    assert Said([{**finding, "state": "blocked"}]).contradicts(at.API) == "FALSE ALARM"
+    assert not Said([perhaps]).contradicts(at.API)
+    assert not Said([finding]).contradicts(at.OTHER_CLUSTER)
     row = Row("client", at.HOST, at.OTHER_CLUSTER, "diverted", "dnat", "10.0.0.1:1")
     assert not mismatch(row, at.OTHER_CLUSTER, Said([finding]))
     assert mismatch(row, at.API, Said([finding]))
