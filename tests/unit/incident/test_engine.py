@@ -1,0 +1,167 @@
+"""What the stories do not show: ids, bounds, what is carried along, illegal moves that change nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+from dataclasses import replace
+
+import pytest
+
+from k3swatch.incident.engine import REMEMBERED, Engine
+from k3swatch.incident.identity import incident_id, material
+from k3swatch.incident.picture import LIMIT
+from k3swatch.incident.table import IllegalMove, Signal
+from k3swatch.model.finding import Finding, Observation, PathStep, PortVerdict
+from k3swatch.model.flow import Flow, Outcome
+from k3swatch.model.incident import Change
+from k3swatch.model.port import ProtectedPort
+from k3swatch.model.words import Evidence, Family, Mechanism, Protocol, State, Vantage
+
+PORT = ProtectedPort("k3s-api", 6443)
+
+
+def finding(destination: str = "10.42.0.5:6443", chain: str = "CNI-DN-1", handle: int = 15) -> Finding:
+    step = PathStep("ip", "nat", chain, handle, f"tcp dport 6443 dnat to {destination}")
+    return Finding(
+        State.DIVERTED,
+        Mechanism.DNAT,
+        Vantage.EXTERNAL,
+        Family.IP,
+        ("192.168.1.233",),
+        destination,
+        path=(step,),
+    )
+
+
+def seen(*findings: Finding, generation: int | None = 1, **fields: object) -> Observation:
+    return replace(Observation((PortVerdict(PORT, findings),), generation), **fields)
+
+
+def flow(at: float = 1.0) -> Flow:
+    here, there = ipaddress.ip_address("192.168.1.233"), ipaddress.ip_address("10.42.0.5")
+    return Flow(Protocol.TCP, here, 40000, here, 6443, there, 6443, Outcome.DIVERTED, at)
+
+
+def test_ids_are_derived() -> None:
+    (opened,) = Engine().observe(seen(finding()), 7.0)
+    assert opened.incident.id == incident_id("k3s-api", finding().cause, 7.0)
+    assert len(opened.incident.id) == 12
+    assert int(opened.incident.id, 16) >= 0
+    assert opened.incident.id != incident_id("other", finding().cause, 7.0)
+    assert opened.incident.id != incident_id("k3s-api", finding().cause, 7.5)
+
+
+def test_who_committed_is_kept_and_who_removed_is_told() -> None:
+    engine = Engine()
+    (opened,) = engine.observe(seen(finding(), committer=(42, "iptables"), committed_at=6.9), 7.0)
+    assert (opened.incident.committer, opened.committed_at) == ((42, "iptables"), 6.9)
+    assert engine.observe(seen(finding(handle=16), generation=2, committer=(1, "kube-proxy")), 8.0) == []
+    assert engine.incidents[0].committer == (42, "iptables")
+    assert engine.incidents[0].generation == 2
+    assert engine.incidents[0].findings[0].path[0].handle == 16
+    (resolved,) = engine.observe(seen(generation=3, committer=(77, "nft")), 9.0)
+    assert resolved.committer == (77, "nft")
+    assert resolved.incident.committer == (42, "iptables")
+    assert resolved.incident.resolved_at == 9.0
+
+
+def test_confirmed_findings_show_the_flow_from_then_on() -> None:
+    engine = Engine()
+    engine.observe(seen(finding()), 1.0)
+    (confirmed,) = engine.flow("k3s-api", finding(), flow(), 2.0)
+    assert confirmed.change is Change.CONFIRMED
+    assert Evidence.FLOW in confirmed.incident.findings[0].evidence
+    engine.observe(seen(finding()), 3.0)
+    assert engine.observation.verdicts[0].findings[0].evidence == {Evidence.RULE, Evidence.FLOW}
+
+
+def test_many_causes_are_folded() -> None:
+    engine = Engine()
+    many = [finding(f"10.42.{n // 200}.{n % 200}:1", f"C{n}") for n in range(1000)]
+    told = engine.observe(seen(*many), 1.0)
+    assert len(told) == LIMIT + 1
+    folded = [each.incident for each in told if each.incident.findings[0].destination is None]
+    assert len(folded) == 1
+    assert len(folded[0].findings) == 1000 - LIMIT
+    assert engine.observe(seen(*many), 2.0) == []
+
+
+def test_memory_is_bounded_whatever_comes() -> None:
+    engine = Engine()
+    for n in range(3000):
+        engine.observe(seen(finding(f"10.42.{n // 200}.{n % 200}:1", f"C{n}")), 1.0 + n / 100)
+    assert len(engine._records) <= REMEMBERED + 1
+
+
+def test_an_illegal_move_changes_nothing() -> None:
+    engine = Engine()
+    engine.observe(seen(finding()), 1.0)
+    (record,) = engine._records.values()
+    before = (record.phase, record.incident, record.since)
+    with pytest.raises(IllegalMove):
+        engine._signal(record, Signal.SETTLED, 2.0, replace(record.incident, connections=9))
+    assert (record.phase, record.incident, record.since) == before
+
+
+def test_a_handle_or_a_counter_is_not_material_but_a_rule_is() -> None:
+    one = finding()
+    step = one.path[0]
+    assert material([one]) == material([replace(one, path=(replace(step, handle=99, packets=8),))])
+    assert material([one]) != material([replace(one, path=(replace(step, rule="dnat to 1.2.3.4"),))])
+    counted = [
+        replace(one, path=(replace(step, rule=f"counter packets {n} bytes {n} drop"),)) for n in (1, 2)
+    ]
+    assert material(counted[:1]) == material(counted[1:])
+
+
+def test_random_walks_keep_the_promises() -> None:
+    """Whatever comes in whatever order: no illegal move, opened and resolved alternate, the open set is right."""
+    for seed in range(60):
+        rng = random.Random(seed)
+        engine, now, told_open = Engine(), 1000.0, set()
+        causes = [finding(f"10.42.0.{n}:6443", f"C{n}") for n in range(4)]
+        for step in range(150):
+            now += rng.choice((-3600, 0, 0.5, 5, 5, 70, 400))
+            roll = rng.random()
+            current = rng.sample(causes, rng.randrange(4))
+            if roll < 0.55:
+                transitions = engine.observe(seen(*current, generation=step or 1), now)
+            elif roll < 0.65:
+                transitions = engine.observe(seen(generation=None), now)
+                resolved = [each.incident for each in transitions if each.change is Change.RESOLVED]
+                assert all(incident.flow_only for incident in resolved)
+            elif roll < 0.85:
+                one = rng.choice(causes)
+                if rng.random() < 0.5:
+                    one = replace(one, mechanism=Mechanism.UNEXPLAINED, path=())
+                transitions = engine.flow("k3s-api", one, flow(now), now)
+            elif roll < 0.95:
+                transitions = engine.tick(now)
+            else:
+                engine, transitions = Engine(engine.incidents), []
+            for each in transitions:
+                if each.change is Change.RESOLVED:
+                    assert not each.incident.open
+                    told_open.remove(each.incident.id)
+                else:
+                    assert each.incident.open
+                    if each.change in (Change.OPENED, Change.FLAPPING):
+                        assert each.incident.id not in told_open
+                        told_open.add(each.incident.id)
+                    assert each.incident.id in told_open
+            assert {incident.id for incident in engine.incidents} == told_open
+            deadline = engine.deadline()
+            assert deadline is None or deadline >= now - 1e-6 or roll >= 0.95
+
+
+def test_silence_of_a_blind_probe_proves_nothing() -> None:
+    engine = Engine()
+    engine.observe(seen(), 0.0)
+    engine.flow("k3s-api", replace(finding(), mechanism=Mechanism.UNEXPLAINED, path=()), flow(), 1.0)
+    engine.flows_visible(False, 10.0)
+    assert engine.tick(5000.0) == []
+    assert engine.deadline() is None
+    engine.flows_visible(True, 5001.0)
+    assert engine.deadline() == 5301.0
+    assert [each.change for each in engine.tick(5301.0)] == [Change.RESOLVED]
