@@ -97,7 +97,7 @@ class Engine:
         return self._tell(self._timers(now), now)
 
     def deadline(self) -> float | None:
-        """The `now` at which `tick` has something to do; None when nothing is pending."""
+        """The `now` at which `tick` has something to do (may be past: call it now); None when nothing is pending."""
         due = [at for record in self._records.values() if (at := record.due(self._flows_visible)) is not None]
         return self._time.wall(min(due)) if due else None
 
