@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from k3swatch.evaluate.cube import NO, YES, Cube, Kind, Var
-from k3swatch.evaluate.ranges import Ranges, subtract
+from k3swatch.evaluate.ranges import Ranges, intersect, subtract
 from k3swatch.model.port import Host
 from k3swatch.model.words import Family
 
@@ -56,13 +56,25 @@ def _chance(var: Var, ranges: Ranges) -> str:
 
 def _either(word: str, ranges: Ranges, var: Var, name: object) -> str:
     assert callable(name)
-    rest = subtract(var.base, ranges)
+    rest = _joined(subtract(var.base, ranges), var.base)
+    ranges = _joined(ranges, var.base)
     negative = len(rest) < len(ranges) or (len(rest) == len(ranges) == 1 and _span(rest) < _span(ranges))
     chosen = rest if negative else ranges
     items = [text for low, high in chosen for text in name(low, high)]
     if len(items) > MOST_SHOWN:
         items = [*items[:MOST_SHOWN], f"{len(items) - MOST_SHOWN} more"]
     return f"{'not ' if negative else ''}{word} {' or '.join(items)}"
+
+
+def _joined(ranges: Ranges, base: Ranges) -> Ranges:
+    """Ranges without the gaps that mean nothing: what lies in between was never possible."""
+    result: list[tuple[int, int]] = []
+    for low, high in ranges:
+        if result and not intersect(((result[-1][1] + 1, low - 1),), base):
+            result[-1] = (result[-1][0], high)
+        else:
+            result.append((low, high))
+    return tuple(result)
 
 
 def _span(ranges: Ranges) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from k3swatch.evaluate.cells import big, equal, little, masked, within
 from k3swatch.evaluate.cube import YES, Box, Kind, Var, flag
 from k3swatch.evaluate.machine import REJECTED, Context, Path, ended, maybe, split, unreadable, with_mark
+from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import (
     RAW_CONNTRACK,
     RTN_LOCAL,
@@ -138,7 +139,7 @@ def _statistic(context: Context, spec: xt.Statistic, path: Path) -> list[Test]:
 def _state_bits(context: Context, path: Path) -> int:
     """XT_CONNTRACK_STATE_* of a first packet."""
     if not path.packet.tracked:
-        return 64
+        return 256
     return 8 if context.scene.priority > RAW_CONNTRACK else 1
 
 
@@ -227,7 +228,25 @@ def _iprange(context: Context, spec: xt.IpRange, path: Path) -> list[Test]:
 
 
 def _environment(context: Context, spec: xt.Environment, path: Path) -> list[Test]:
+    if spec.holds is not None:
+        return [ALWAYS if spec.holds else NEVER]
     return [([(flag(spec.words, Kind.ENVIRONMENT), YES)], True)]
+
+
+def _pkttype(context: Context, spec: xt.PktType, path: Path) -> list[Test]:
+    """pkttype_mt: a packet for us is PACKET_HOST; one that comes over loopback counts by its destination: unicast."""
+    return [ALWAYS if (spec.type == 0) != spec.invert else NEVER]
+
+
+def _rpfilter(context: Context, spec: xt.RpFilter, path: Path) -> list[Test]:
+    """rpfilter_mt: packets of ours pass; for others only routing knows."""
+    if context.scene.vantage is Vantage.LOCAL:
+        return [ALWAYS if not spec.invert else NEVER]
+    return [([(flag("reverse path exists", Kind.ENVIRONMENT), YES)], not spec.invert)]
+
+
+def _socket(context: Context, spec: xt.XtSocket, path: Path) -> list[Test]:
+    return [([(flag("a socket takes it", Kind.ENVIRONMENT), YES)], True)]
 
 
 def _physdev(context: Context, spec: xt.PhysDev, path: Path) -> list[Test]:
@@ -280,6 +299,9 @@ _MATCHES: dict[type, Callable[[Context, Any, Path], list[Test]]] = {
     xt.PhysDev: _physdev,
     xt.Environment: _environment,
     xt.IpHeader: _ip_header,
+    xt.PktType: _pkttype,
+    xt.RpFilter: _rpfilter,
+    xt.XtSocket: _socket,
 }
 
 
@@ -300,7 +322,18 @@ def target(context: Context, expr: XtTarget, path: Path) -> list[Path]:
         return notrack(context, expr, path)
     if isinstance(spec, xt.XtStandard):
         return [ended(path, Verdict(spec.code, spec.chain))]
-    if isinstance(spec, xt.Harmless):
+    if isinstance(spec, xt.XtQueue):
+        words = f"handed to a program (nfqueue {spec.num}), which decides"
+        context.emit(Fate.UNKNOWN, path.packet, path.cube, why=words)
+        return [ended(path, Verdict(Code.ACCEPT))]
+    if isinstance(spec, xt.AnyMark):
+        after = Var(f"mark {context.rule_id}", ((0, 2**32 - 1),), Kind.ENVIRONMENT, spec.words)
+        return with_mark(path, little(after, 4))
+    if isinstance(spec, xt.XtNpt) and spec.target == "DNPT":
+        why = "the IPv6 prefix of the destination is rewritten (DNPT)"
+        context.emit(Fate.UNKNOWN, path.packet, path.cube, Mechanism.NETMAP, why=why)
+        return [path]
+    if isinstance(spec, xt.Harmless | xt.XtSynproxy | xt.XtNpt):
         return [path]
     return unreadable(context, f"xt target {expr.name}", path, last=True)
 

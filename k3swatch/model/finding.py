@@ -79,7 +79,10 @@ class Finding:
             return (kind, self.family, "", *self.anchor)
         step = self.rule
         where = (step.family, step.table, step.chain) if step else ("", "", "")
-        return (kind, self.family, self.destination or "", *where)
+        place = self.destination or ""
+        if self.mechanism in (Mechanism.REDIRECT, Mechanism.TPROXY):
+            place = place.rpartition(":")[2]  # the address is whichever of ours was dialled
+        return (kind, self.family, place, *where)
 
 
 @dataclass(frozen=True, slots=True)
