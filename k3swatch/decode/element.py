@@ -26,7 +26,7 @@ from k3swatch.model.expr import Verdict
 from k3swatch.model.ruleset import SET_INTERVAL, Element, Found, SetInfo
 
 NFT_MSG_NEWSETELEM = 12
-_ELEMENTS = 3
+_TABLE, _SET, _ELEMENTS = 1, 2, 3
 _KEY, _DATA, _FLAGS, _USERDATA, _EXPR, _OBJREF, _KEY_END, _EXPRESSIONS = 1, 2, 3, 6, 7, 9, 10, 11
 _INTERVAL_END, _CATCHALL = 1, 2
 
@@ -95,6 +95,13 @@ def _intervals(boundaries: list[_Boundary], info: SetInfo) -> Iterator[Element]:
         begun = None if boundary.flags & _INTERVAL_END else boundary
     if begun is not None:
         yield begun.element(b"\xff" * info.key_length)
+
+
+def elements_of(raw: bytes) -> tuple[str, str, str]:
+    """Which set a message of elements belongs to: family, table, name."""
+    message = nft_message(raw, NFT_MSG_NEWSETELEM, "elements")
+    attributes = message.attributes("elements")
+    return message.family, attributes.text(_TABLE), attributes.text(_SET)
 
 
 def decode_elements(messages: Iterable[bytes], info: SetInfo) -> list[Element]:

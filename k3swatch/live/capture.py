@@ -1,0 +1,97 @@
+"""Take a support case: everything of a network namespace that decides, as the kernel sent it, in one
+document.
+
+    {"schema": 1, "kind": "k3swatch-snapshot", "taken_at": 1732345678.9,
+     "kernel": "6.1.0", "byte_order": "little", "generation": 42, "legacy": ["ip nat"],
+     "nf_tables": {"tables": [], "chains": [], "rules": [], "sets": [], "elements": []},
+     "host": {"name": "node1", "addresses": [], "links": [], "tcp": [], "udp": [], "unreadable": []}}
+
+Every message is base64 of what the kernel sent, so nothing is lost that this version does not understand.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any, Final
+
+from k3swatch.decode.chain import decode_chain
+from k3swatch.decode.generation import decode_newgen
+from k3swatch.decode.sets import decode_set
+from k3swatch.errors import Interrupted, SourceError
+from k3swatch.live.host import read_raw_host
+from k3swatch.sources.nftables import NftablesSource
+from k3swatch.sources.xtables import legacy_table_names
+
+SCHEMA: Final = 1
+KIND: Final = "k3swatch-snapshot"
+LARGEST: Final = 256 << 20  # bytes of all messages
+_TRIES = 10
+
+Document = dict[str, Any]
+
+
+def capture(source: NftablesSource, taken_at: float) -> Document:
+    """Everything of this network namespace at one generation; `taken_at` in seconds since the epoch.
+
+    Raises what NftablesSource does, and SourceError when it is too large or never holds still.
+    """
+    for _ in range(_TRIES):
+        try:
+            generation = decode_newgen(source.generation()).id
+            parts = _read(source)
+            if decode_newgen(source.generation()).id != generation:
+                continue
+        except Interrupted:
+            continue
+        host = read_raw_host()._asdict()
+        return {
+            "schema": SCHEMA,
+            "kind": KIND,
+            "taken_at": taken_at,
+            "kernel": os.uname().release,
+            "byte_order": sys.byteorder,
+            "generation": generation,
+            "legacy": list(legacy_table_names()),
+            "nf_tables": {part: _encode(messages) for part, messages in parts.items()},
+            "host": {
+                key: _encode(value) if isinstance(value, list) else value for key, value in host.items()
+            },
+        }
+    raise SourceError(f"nf_tables: changed in each of {_TRIES} attempts to read it", hint="try again")
+
+
+def _encode(messages: Iterable[bytes]) -> list[str]:
+    return [base64.b64encode(message).decode("ascii") for message in messages]
+
+
+def _read(source: NftablesSource) -> dict[str, list[bytes]]:
+    """All messages, rules chain by chain and elements set by set: a dump of everything would hardly ever
+    finish.
+    """
+    parts = {"tables": source.tables(), "chains": source.chains(), "sets": source.sets()}
+    rules: list[bytes] = []
+    elements: list[bytes] = []
+    size = sum(len(message) for messages in parts.values() for message in messages)
+    for raw in parts["chains"]:
+        ref, _ = decode_chain(raw)
+        found = source.rules(ref.family, ref.table, ref.chain)
+        size = _grown(size, found)
+        rules += found
+    for raw in parts["sets"]:
+        info = decode_set(raw)
+        inside = source.elements(info.family, info.table, info.name, LARGEST)
+        if inside is None:
+            raise SourceError(f"nf_tables: set {info.name} has more than {LARGEST >> 20} MB of elements")
+        size = _grown(size, inside)
+        elements += inside
+    return {**parts, "rules": rules, "elements": elements}
+
+
+def _grown(size: int, messages: Iterable[bytes]) -> int:
+    size += sum(map(len, messages))
+    if size > LARGEST:
+        raise SourceError(f"nf_tables: more than {LARGEST >> 20} MB of rules and elements")
+    return size
