@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from k3swatch.evaluate.cube import Cube, Kind, simplify
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import Scene, is_local
+from k3swatch.evaluate.ranges import contains
 from k3swatch.evaluate.text import comment_of, packets_of, rule_text
 from k3swatch.evaluate.words import conditions
 from k3swatch.model import xt
@@ -23,7 +24,7 @@ from k3swatch.model.expr import Expr, Payload, XtMatch
 from k3swatch.model.finding import Finding, PathStep
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import Rule, Ruleset
-from k3swatch.model.words import Family, Mechanism, State
+from k3swatch.model.words import Family, Mechanism, State, Vantage
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ def findings(
         first = open_ones[0]
         if first.state is State.DELIVERED:
             continue
-        if first.state is State.BLOCKED and not _everybody(judged, first):
+        drops = first.outcome.fate in (Fate.DROPPED, Fate.REJECTED)
+        if drops and not _everybody(judged, first, scene, address):
             continue
         result.append(_finding(ruleset, scene, address, first, cubes))
     return result
@@ -128,11 +130,22 @@ def _by_rule(judged: Iterable[Judged]) -> list[list[Judged]]:
     return list(groups.values())
 
 
-def _everybody(judged: Sequence[Judged], blocked: Judged) -> bool:
-    """Whether the drops together meet every packet that gets that far."""
-    cubes: list[Cube] = [
-        one.outcome.cube for one in judged if one.state is State.BLOCKED and one.shadowed == blocked.shadowed
-    ]
+def _everybody(judged: Sequence[Judged], blocked: Judged, scene: Scene, address: str) -> bool:
+    """Whether the drops together meet every packet that gets that far; what is not understood may hold.
+
+    A process of this host that does not choose its source address gets the one it dials: that is everybody here.
+    """
+    usual = int(ipaddress.ip_address(address))
+    cubes: list[Cube] = []
+    for one in judged:
+        if one.outcome.fate not in (Fate.DROPPED, Fate.REJECTED) or one.shadowed != blocked.shadowed:
+            continue
+        items = [item for item in one.outcome.cube.items if item[0].kind is not Kind.OPAQUE]
+        if scene.vantage is Vantage.LOCAL:
+            if not contains(one.outcome.cube.get(scene.saddr), usual):
+                continue
+            items = [item for item in items if item[0] != scene.saddr]
+        cubes.append(Cube(tuple(items)))
     return any(not cube.items for cube in simplify(cubes))
 
 

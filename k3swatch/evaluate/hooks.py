@@ -4,6 +4,7 @@ Order: lower priority first. All nat chains of a hook run inside one kernel hook
 among themselves by their own priority (nf_nat_register_fn); the first that sets up a mapping wins. Equal priorities:
 the last registered runs first, which the kernel does not show; the reverse of the dump order is the best guess.
 A packet of this host comes by prerouting too, through the loopback interface, but NAT has been decided by then.
+What is still on its way to the port after all that passes the input hook.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from k3swatch.evaluate.outcome import Fate, Outcome
 from k3swatch.evaluate.packet import Scene
 from k3swatch.evaluate.walk import Result, States, Walk, add, merged
 from k3swatch.model.expr import Code
-from k3swatch.model.ruleset import OUTPUT, PREROUTING, BaseChain, Rule
+from k3swatch.model.ruleset import INPUT, OUTPUT, PREROUTING, BaseChain, Rule
 from k3swatch.model.words import Vantage
 
 NAT_DST = -100  # NF_IP_PRI_NAT_DST
@@ -30,13 +31,13 @@ def outcomes(walk: Walk, scene: Scene, daddr: bytes, dport: int) -> list[Outcome
     """
     walk.outcomes = []
     states: States = {scene.first_packet(daddr, dport): (EVERYTHING,)}
-    if scene.vantage is Vantage.EXTERNAL:
-        _hook(walk, scene, PREROUTING, states, nat=True)
-        return walk.outcomes
-    states = _hook(walk, scene, OUTPUT, states, nat=True)
-    index = scene.loopback[0]
-    arriving = replace(scene, iif=Var("iif", ((index, index),), Kind.FIELD, "iif"))
-    _hook(walk, arriving, PREROUTING, states, nat=False)
+    external = scene.vantage is Vantage.EXTERNAL
+    if not external:
+        states = _hook(walk, scene, OUTPUT, states, nat=True)
+        index = scene.loopback[0]
+        scene = replace(scene, iif=Var("iif", ((index, index),), Kind.FIELD, "iif"))
+    states = _hook(walk, scene, PREROUTING, states, nat=external)
+    _hook(walk, scene, INPUT, states, nat=False)
     return walk.outcomes
 
 
@@ -66,7 +67,8 @@ def _hook(walk: Walk, scene: Scene, hook: int, states: States, nat: bool) -> Sta
         aside = {packet: cubes for packet, cubes in states.items() if is_nat and not packet.tracked}
         asked = {packet: cubes for packet, cubes in states.items() if packet not in aside}
         if asked:
-            result = walk.chain(replace(scene, hook=hook, priority=chain.priority), chain.ref, asked)
+            priority = chain.priority if hook != INPUT else max(chain.priority, 0)  # conntrack was before it
+            result = walk.chain(replace(scene, hook=hook, priority=priority), chain.ref, asked)
             states = _policy(walk, chain, result)
             for packet, cubes in aside.items():
                 add(states, packet, cubes)

@@ -36,7 +36,7 @@ from k3swatch.model.expr import (
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.flow import Flow, Outcome
 from k3swatch.model.port import ListeningSocket, ProtectedPort
-from k3swatch.model.ruleset import OUTPUT, PREROUTING, SET_MAP, SET_TIMEOUT, ChainRef, Element, SetInfo
+from k3swatch.model.ruleset import INPUT, OUTPUT, PREROUTING, SET_MAP, SET_TIMEOUT, ChainRef, Element, SetInfo
 from k3swatch.model.words import Evidence, Mechanism, Protocol, State, Vantage
 from k3swatch.model.xt import Addrtype, Multiport, NatRange, SetMark, Statistic
 
@@ -434,3 +434,29 @@ def test_a_flow_no_rule_explains_is_unexplained() -> None:
     seen = explain_flow(prerouting(), node(), API, flow("192.168.1.50", "192.168.1.233", "10.9.9.9"))
     assert (seen.mechanism, seen.state) == (Mechanism.UNEXPLAINED, State.DIVERTED)
     assert seen.destination == "10.9.9.9:6443"
+
+
+def test_input_policy_that_forgot_the_port_is_blocked_for_others_only() -> None:
+    ruleset = TableRuleset()
+    loopback: list[Expr] = [Meta(1, 4), Cmp(1, 0, b"\1\0\0\0"), *verdict(Code.ACCEPT)]
+    allowed: list[Expr] = [*dport(22), *verdict(Code.ACCEPT)]
+    ruleset.base("fw", "input", INPUT, loopback, allowed, kind="filter", priority=0, policy=Code.DROP)
+    assert {(f.state, f.vantage) for f in verdict_on(ruleset).findings} == {(State.BLOCKED, Vantage.EXTERNAL)}
+
+
+def test_input_policy_with_a_door_for_some_is_a_firewall() -> None:
+    ruleset = TableRuleset()
+    allowed: list[Expr] = [*saddr("10.0.0.0/8"), *dport(6443), *verdict(Code.ACCEPT)]
+    ruleset.base("fw", "input", INPUT, allowed, kind="filter", priority=0, policy=Code.DROP)
+    found = verdict_on(ruleset).findings
+    # from outside it is a firewall; a process of this host that dials 127.0.0.1 does so from 127.0.0.1
+    assert {(f.vantage, f.addresses) for f in found} == {(Vantage.LOCAL, ("127.0.0.1", "192.168.1.233"))}
+
+
+def test_drop_that_may_meet_everybody_is_unknown() -> None:
+    ruleset = TableRuleset()
+    ruleset.base("fw", "input", INPUT, [*dport(6443), Opaque("zoo", b""), *verdict(Code.DROP)], kind="filter")
+    assert verdict_on(ruleset).state is State.UNKNOWN
+    some: list[Expr] = [*saddr("10.9.0.0/16"), Opaque("zoo", b""), *verdict(Code.DROP)]
+    ruleset.chains[ruleset.bases[0].ref] = [some]
+    assert verdict_on(ruleset).state is State.DELIVERED
