@@ -1,10 +1,16 @@
-"""What all blob readers share: when a blob fits its C structure, C strings, addresses, and rates in words."""
+"""What all blob readers share: when a blob fits its C structure, C strings, addresses, and rates in words.
+
+`string` is what a C string shows: up to the NUL, bytes that are not UTF-8 as `\\xNN`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from k3swatch.decode.attributes import display as string
 from k3swatch.model.xt import XtSpec
+
+__all__ = ["IPV4", "Layouts", "Reader", "address", "fits", "rate", "span", "string"]
 
 Reader = Callable[[bytes, int], XtSpec | None]
 """Blob and nfproto (2 or 10) -> what it says. The blob is at least as long as its structure; None: senseless."""
@@ -18,11 +24,6 @@ IPV4 = 2  # NFPROTO_IPV4
 def fits(info: bytes, size: int) -> bool:
     """Whether the blob is the structure, or the structure padded as XT_ALIGN does."""
     return len(info) in (size, (size + 7) & ~7)
-
-
-def string(raw: bytes) -> str:
-    """A NUL-terminated C string; bytes that are not UTF-8 stay recoverable as surrogates."""
-    return raw.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
 def address(union: bytes, nfproto: int) -> bytes:

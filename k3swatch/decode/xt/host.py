@@ -117,7 +117,7 @@ def cluster(info: bytes, nfproto: int) -> XtSpec | None:
 
 def osf(info: bytes, nfproto: int) -> XtSpec | None:
     """struct nf_osf_info."""
-    return Environment(f'osf {"!= " if info[36] & 2 else ""}"{string(info[:32])}"')
+    return Environment(f'osf {"!= " if info[36] & 8 else ""}"{string(info[:32])}"')
 
 
 def ipvs(info: bytes, nfproto: int) -> XtSpec | None:

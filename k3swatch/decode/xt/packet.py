@@ -58,7 +58,7 @@ def ecn(info: bytes, nfproto: int) -> XtSpec | None:
 def string_match(info: bytes, nfproto: int) -> XtSpec | None:
     """struct xt_string_info: `-m string --algo bm --string "GET /"`."""
     pattern, invert = info[20:148][: info[148]], info[149] & 1
-    return Environment(f'string {"!= " if invert else ""}"{pattern.decode("utf-8", "surrogateescape")}"')
+    return Environment(f'string {"!= " if invert else ""}"{pattern.decode(errors="backslashreplace")}"')
 
 
 def pkttype(info: bytes, nfproto: int) -> XtSpec | None:

@@ -1,0 +1,81 @@
+"""Comparisons of a register with constants: `tcp dport 6443`, `ip saddr != 10.0.0.0/9`, `ct state new`."""
+
+from __future__ import annotations
+
+from k3swatch.evaluate.text import fields, render
+from k3swatch.evaluate.text.loads import concatenation, expression
+from k3swatch.evaluate.text.writer import Value, Writer
+from k3swatch.model.expr import Cmp, Lookup, Range
+
+EQ, NEQ = 0, 1
+OPERATORS = ("==", "!=", "<", "<=", ">", ">=")  # enum nft_cmp_ops
+LOOKUP_INVERTED = 1  # NFT_LOOKUP_F_INV
+
+
+def cmp(expr: Cmp, writer: Writer) -> None:
+    """A register against one constant."""
+    value, data = writer.value(expr.sreg), expr.data
+    sign = OPERATORS[expr.op] if expr.op < len(OPERATORS) else "?"
+    if value.dependency and expr.op == EQ and value.mask is None:
+        number = int.from_bytes(data, "big")
+        if value.text == "meta protocol":
+            number = {0x0800: 2, 0x86DD: 10}.get(number, 0)
+        writer.depend(value.dependency, number, f"{value.text} {value.render(data)}")
+    elif len(value.fields) > 1 and expr.op == EQ and value.mask is None:
+        for field in value.fields:
+            writer.say(f"{field.name} {field.render(data[: field.length])}", value)
+            data = data[field.length :]
+    elif value.mask is not None:
+        writer.say(masked(value, sign, data), value)
+    else:
+        writer.say(f"{value.text} {'' if sign == '==' else sign + ' '}{value.render(data)}", value)
+
+
+def masked(value: Value, sign: str, data: bytes) -> str:
+    """A comparison after bitwise, in the shortest of nft's forms for the datatype."""
+    mask, xor = value.mask or b"", value.xor
+    unless = "" if sign == "==" else f"{sign} "
+    if sign not in ("==", "!=") or any(xor) or len(mask) != len(data):
+        return f"{expression(value)} {sign} {value.render(data)}"
+    if value.render in (render.ipv4, render.ipv6) and (ones := leading_ones(mask)) is not None:
+        return f"{value.text} {unless}{value.render(data)}/{ones}"
+    if value.bit_field and (found := fields.BIT_FIELDS.get((*value.bit_field, int.from_bytes(mask, "big")))):
+        name, shift, shown = found
+        return f"{name} {unless}{shown((int.from_bytes(data, 'big') >> shift).to_bytes(len(data), 'big'))}"
+    bits = value.bitset or value.render is render.tcp_flags
+    if bits and not any(data):
+        return f"{value.text} {'' if sign == '!=' else '! '}{value.render(mask)}"
+    if value.render is render.tcp_flags:
+        return f"{value.text} {unless}{value.render(data)} / {value.render(mask)}"
+    return f"{expression(value)} {sign} {value.render(data)}"
+
+
+def leading_ones(mask: bytes) -> int | None:
+    """Length of the prefix a mask stands for; None when its ones are not all in front."""
+    number, size = int.from_bytes(mask, "big"), 8 * len(mask)
+    ones = number.bit_count()
+    return ones if number == ((1 << ones) - 1) << (size - ones) else None
+
+
+def prefix(address: bytes, mask: bytes) -> str:
+    """`10.42.0.0/24`; a mask with holes in full."""
+    ones = leading_ones(mask)
+    if ones == 8 * len(address):
+        return render.address(address)
+    return f"{render.address(address)}/{render.address(mask) if ones is None else ones}"
+
+
+def range_(expr: Range, writer: Writer) -> None:
+    """A register against a range: `tcp dport 6400-6500`."""
+    value = writer.value(expr.sreg)
+    unless = "!= " if expr.op else ""
+    low, high = value.render(expr.low), value.render(expr.high)
+    writer.say(f"{expression(value)} {unless}{low}-{high}", value)
+
+
+def lookup(expr: Lookup, writer: Writer) -> None:
+    """A key in a set, or the verdict a map has for it."""
+    parts = writer.key(expr.sreg)
+    unless = "!= " if expr.flags & LOOKUP_INVERTED else ""
+    word = "vmap " if expr.dreg == 0 else ""
+    writer.say(f"{concatenation(parts)} {unless}{word}@{expr.set}", *parts)

@@ -1,0 +1,116 @@
+"""Constants as nft prints them: one function per datatype, bytes of a register in, text out. Never raises."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from k3swatch.evaluate.text import symbols
+
+Render = Callable[[bytes], str]
+
+
+def hexadecimal(data: bytes) -> str:
+    """`0x1f90`, whatever the length."""
+    return "0x" + data.hex() if data else "0x0"
+
+
+def network(data: bytes) -> str:
+    """An integer in network order, decimal: ports, lengths."""
+    return str(int.from_bytes(data, "big"))
+
+
+def host(data: bytes) -> str:
+    """An integer in host order, decimal."""
+    return str(int.from_bytes(data, sys.byteorder))
+
+
+def mark(data: bytes) -> str:
+    """A mark: host order, eight hexadecimal digits."""
+    return f"0x{int.from_bytes(data, sys.byteorder):08x}"
+
+
+def tc_handle(data: bytes) -> str:
+    """A traffic class `1:20`."""
+    number = int.from_bytes(data, sys.byteorder)
+    return {0: "none", 0xFFFFFFFF: "root"}.get(number, f"{number >> 16:x}:{number & 0xFFFF:x}")
+
+
+def ipv4(data: bytes) -> str:
+    """An IPv4 address; fewer bytes are its prefix, `10.42.0.0/24` (a load of three bytes)."""
+    if len(data) > 4:
+        return hexadecimal(data)
+    text = str(IPv4Address(data.ljust(4, b"\0")))
+    return text if len(data) == 4 else f"{text}/{8 * len(data)}"
+
+
+def ipv6(data: bytes) -> str:
+    """An IPv6 address; fewer bytes are its prefix."""
+    if len(data) > 16:
+        return hexadecimal(data)
+    text = str(IPv6Address(data.ljust(16, b"\0")))
+    return text if len(data) == 16 else f"{text}/{8 * len(data)}"
+
+
+def address(data: bytes) -> str:
+    """IPv4 or IPv6 by length."""
+    return ipv4(data) if len(data) == 4 else ipv6(data) if len(data) == 16 else hexadecimal(data)
+
+
+def ether(data: bytes) -> str:
+    """`02:42:ac:11:00:02`."""
+    return data.hex(":")
+
+
+def interface(data: bytes) -> str:
+    """A quoted interface name; without a NUL it is a prefix, `"eth*"`."""
+    name, nul, _ = data.partition(b"\0")
+    return f'"{name.decode(errors="backslashreplace")}{"" if nul else "*"}"'
+
+
+def quoted(data: bytes) -> str:
+    """A NUL-padded string."""
+    return f'"{data.partition(bytes(1))[0].decode(errors="backslashreplace")}"'
+
+
+def symbol(table: dict[int, str], order: str = "big") -> Render:
+    """A number that has a word; decimal when it has none."""
+
+    def render(data: bytes) -> str:
+        number = int.from_bytes(data, "little" if order == "host" and sys.byteorder == "little" else "big")
+        return table.get(number, str(number))
+
+    return render
+
+
+def flags(table: dict[int, str], order: str = "big") -> Render:
+    """A set of bits, `established,related`."""
+
+    def render(data: bytes) -> str:
+        number = int.from_bytes(data, "little" if order == "host" and sys.byteorder == "little" else "big")
+        return symbols.bits(number, table)
+
+    return render
+
+
+protocol: Final = symbol(symbols.PROTOCOLS)
+nfproto: Final = symbol(symbols.NFPROTOS)
+ethertype: Final = symbol(symbols.ETHERTYPES)
+pkttype: Final = symbol(symbols.PKTTYPES)
+ct_state: Final = flags(symbols.CT_STATES, "host")
+ct_status: Final = flags(symbols.CT_STATUSES, "host")
+tcp_flags: Final = flags(symbols.TCP_FLAGS)
+addrtype: Final = symbol(dict(enumerate(symbols.ADDRTYPES)), "host")
+direction: Final = symbol({0: "original", 1: "reply"})
+boolean: Final = symbol({0: "missing", 1: "exists"})
+
+
+def swapped(render: Render, size: int) -> Render:
+    """The same datatype after `byteorder` turned every unit of `size` bytes round."""
+
+    def turn(data: bytes) -> str:
+        return render(b"".join(data[at : at + size][::-1] for at in range(0, len(data), size)))
+
+    return turn
