@@ -57,14 +57,15 @@ class EventSocket:
         try:
             self._socket.bind((0, 0))
             if program:  # before joining, so that nothing else ever gets in
-                self._attach(program)
+                self.attach(program)
             for group in groups:
                 self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         except OSError as error:
             self._socket.close()
             raise failure(what, error.errno or 0) from error
 
-    def _attach(self, program: Sequence[bytes]) -> None:
+    def attach(self, program: Sequence[bytes]) -> None:
+        """Let only in what this classic BPF program accepts; it takes the place of the one before."""
         code = ctypes.create_string_buffer(b"".join(program))
         self._socket.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code))

@@ -143,12 +143,12 @@ def _run_loader(directory: Path, wanted: str | None, timeout: float) -> tuple[di
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONPATH": str(Path(k3swatch.__file__).resolve().parent.parent),
         }
-        pid = os.posix_spawn(
-            sys.executable,
-            arguments + ([wanted] if wanted else []),
-            environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)],
-        )
+        arguments += [wanted] if wanted else []
+        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)]
+        try:
+            pid = os.posix_spawn(sys.executable, arguments, environment, file_actions=actions)
+        except OSError as error:
+            raise SourceError(f"probe loader: {sys.executable}: {error.strerror}") from error
         theirs.close()
         try:
             message, fds = _receive(ours, timeout)
