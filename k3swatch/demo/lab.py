@@ -40,14 +40,12 @@ class Lab:
     web: Namespace
 
     def reset(self) -> None:
-        """The host without any rule, as it was when the lab was made."""
+        """The host without any rule, as it was when the lab was made (but legacy tables, once made, stay)."""
         self.host.shell(
-            "nft flush ruleset; conntrack -F 2>/dev/null || true\n"
-            "for save in iptables ip6tables; do\n"
-            "  for table in $(cat /proc/net/${save%tables}_tables_names 2>/dev/null); do\n"
-            "    $save-legacy -t $table -F; $save-legacy -t $table -X\n"
-            "  done\n"
-            "done"
+            "nft flush ruleset\n"
+            "conntrack -F 2>/dev/null || true\n"
+            "sysctl -qw net.ipv4.conf.cni0.route_localnet=0\n"
+            "sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1 2>/dev/null || true"
         )
 
 

@@ -32,6 +32,13 @@ def module_lab(root: None) -> Iterator[Lab]:
         yield made
 
 
+@pytest.fixture
+def private_lab(root: None) -> Iterator[Lab]:
+    """A lab for one test."""
+    with lab() as made:
+        yield made
+
+
 @pytest.fixture(scope="session")
 def k3swatch() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`k3swatch(space, "check", ...)`: the command line, run inside a namespace."""

@@ -110,14 +110,16 @@ def table(lines: list[tuple[str, ...]]) -> str:
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_check_says_where_connections_end(
-    path: Path, module_lab: Lab, check: Callable[..., tuple[int, dict[str, Any]]]
+    path: Path, request: pytest.FixtureRequest, check: Callable[..., tuple[int, dict[str, Any]]]
 ) -> None:
     script, rows = read_case(path)
-    module_lab.reset()
-    load(module_lab, script)
+    # a legacy table cannot be removed again, so it gets a lab of its own
+    on: Lab = request.getfixturevalue("private_lab" if "legacy" in path.stem else "module_lab")
+    on.reset()
+    load(on, script)
     pairs = [(row.start, row.address) for row in rows]
-    answers = dial_all(module_lab, [*pairs, *EVERYBODY])
-    status, report = check(module_lab.host)
+    answers = dial_all(on, [*pairs, *EVERYBODY])
+    status, report = check(on.host)
 
     lines, wrong = [("from", "to", "who answered", "check said", "")], False
     for pair, answer in answers.items():
