@@ -7,7 +7,7 @@ from k3swatch.evaluate.text.loads import concatenation, expression
 from k3swatch.evaluate.text.writer import Value, Writer
 from k3swatch.model.expr import Cmp, Lookup, Range
 
-EQ, NEQ = 0, 1
+EQ, LTE, GTE = 0, 3, 5
 OPERATORS = ("==", "!=", "<", "<=", ">", ">=")  # enum nft_cmp_ops
 LOOKUP_INVERTED = 1  # NFT_LOOKUP_F_INV
 
@@ -16,19 +16,23 @@ def cmp(expr: Cmp, writer: Writer) -> None:
     """A register against one constant."""
     value, data = writer.value(expr.sreg), expr.data
     sign = OPERATORS[expr.op] if expr.op < len(OPERATORS) else "?"
-    if value.dependency and expr.op == EQ and value.mask is None:
+    if value.establishes and expr.op == EQ and value.mask is None:
         number = int.from_bytes(data, "big")
         if value.text == "meta protocol":
             number = {0x0800: 2, 0x86DD: 10}.get(number, 0)
-        writer.depend(value.dependency, number, f"{value.text} {value.render(data)}")
+        writer.depend(value.establishes, number, f"{value.text} {value.render(data)}")
     elif len(value.fields) > 1 and expr.op == EQ and value.mask is None:
         for field in value.fields:
-            writer.say(f"{field.name} {field.render(data[: field.length])}", value)
+            writer.say(f"{field.name} {field.render(data[: field.length])}")
             data = data[field.length :]
     elif value.mask is not None:
-        writer.say(masked(value, sign, data), value)
+        writer.say(masked(value, sign, data))
+    elif expr.op == LTE and writer.said[-1:] == [f"{value.text} >= {writer.low}"]:
+        writer.said[-1] = f"{value.text} {writer.low}-{value.render(data)}"
     else:
-        writer.say(f"{value.text} {'' if sign == '==' else sign + ' '}{value.render(data)}", value)
+        constant = value.render(data)
+        writer.say(f"{value.text} {'' if sign == '==' else sign + ' '}{constant}")
+        writer.low = constant if expr.op == GTE else ""
 
 
 def masked(value: Value, sign: str, data: bytes) -> str:
@@ -70,7 +74,7 @@ def range_(expr: Range, writer: Writer) -> None:
     value = writer.value(expr.sreg)
     unless = "!= " if expr.op else ""
     low, high = value.render(expr.low), value.render(expr.high)
-    writer.say(f"{expression(value)} {unless}{low}-{high}", value)
+    writer.say(f"{expression(value)} {unless}{low}-{high}")
 
 
 def lookup(expr: Lookup, writer: Writer) -> None:
@@ -78,4 +82,4 @@ def lookup(expr: Lookup, writer: Writer) -> None:
     parts = writer.key(expr.sreg)
     unless = "!= " if expr.flags & LOOKUP_INVERTED else ""
     word = "vmap " if expr.dreg == 0 else ""
-    writer.say(f"{concatenation(parts)} {unless}{word}@{expr.set}", *parts)
+    writer.say(f"{concatenation(parts)} {unless}{word}@{expr.set}")

@@ -38,17 +38,16 @@ BASES = ("ll", "nh", "th", "ih")
 def payload(expr: Payload, writer: Writer) -> Value:
     """`ip saddr`, `tcp dport`, or raw: `@th,16,16`."""
     header: tuple[fields.Field, ...] = ()
-    name, layer, number = "", 0, 0
+    name, layer = "", 0
     if expr.base == LINK:
         name, header = "ether", fields.ETHER
     elif expr.base == NETWORK and writer.layer3 in (2, 10):
         name, header = ("ip", fields.IP) if writer.layer3 == 2 else ("ip6", fields.IP6)
-        layer, number = LAYER3, writer.layer3
+        layer = LAYER3
     elif expr.base == TRANSPORT:
-        known = writer.layer4 in fields.BY_PROTOCOL
         header = fields.BY_PROTOCOL.get(writer.layer4 or 0, fields.TH)
         name = header[0].name.split()[0]
-        layer, number = (LAYER4, writer.layer4 or 0) if known else (0, 0)
+        layer = LAYER4 if header is not fields.TH else 0
     found = fields.covered(header, expr.offset, expr.length)
     raw = f"@{BASES[expr.base] if expr.base < len(BASES) else expr.base},{expr.offset * 8},{expr.length * 8}"
     value = Value(
@@ -57,11 +56,10 @@ def payload(expr: Payload, writer: Writer) -> Value:
         expr.length,
         fields=found,
         bit_field=(name, expr.offset, expr.length),
-        layer=layer,
-        number=number,
+        rests_on=layer,
     )
     announces = value.text in ("ip protocol", "ip6 nexthdr")
-    return replace(value, dependency=LAYER4) if announces else value
+    return replace(value, establishes=LAYER4) if announces else value
 
 
 def meta(expr: Meta) -> Value:
@@ -69,7 +67,7 @@ def meta(expr: Meta) -> Value:
     name, shown = fields.META.get(expr.key, (f"meta {expr.key}", render.hexadecimal))
     length = 16 if shown is render.interface else 1 if expr.key in (15, 16, 19) else 4
     layers = {fields.META_L4PROTO: LAYER4, fields.META_NFPROTO: LAYER3, fields.META_PROTOCOL: LAYER3}
-    return Value(name, shown, length, dependency=layers.get(expr.key, 0))
+    return Value(name, shown, length, establishes=layers.get(expr.key, 0))
 
 
 def ct(expr: Ct) -> Value:
@@ -158,7 +156,7 @@ def bitwise(expr: Bitwise, writer: Writer) -> Value:
             str(int.from_bytes(expr.data, sys.byteorder)) if expr.op in (1, 2) else value.render(expr.data)
         )
     text = f"{expression(value)} {sign} {right}"
-    return Value(text, value.render, expr.length, layer=value.layer, number=value.number)
+    return Value(text, value.render, expr.length, rests_on=value.rests_on)
 
 
 def byteorder(expr: Byteorder, writer: Writer) -> Value:

@@ -20,7 +20,7 @@ SLOT: Final = 4  # bytes of a 32-bit register
 class Value:
     """What a register holds: `text` in nft's words, and how constants compared with it are printed.
 
-    `mask` and `xor` are what bitwise did to it; `layer` and `number` name the dependency its header rests on.
+    `mask` and `xor` are what bitwise did to it; `rests_on` is the layer whose protocol names its header.
     """
 
     text: str
@@ -31,9 +31,8 @@ class Value:
     mask: bytes | None = None
     xor: bytes = b""
     constant: bytes | None = None
-    layer: int = 0
-    number: int = 0
-    dependency: int = 0  # comparing this for equality establishes the layer
+    rests_on: int = 0
+    establishes: int = 0  # comparing this for equality says what the layer's protocol is
     bitset: bool = False  # `!= 0` after a mask asks for any of the bits
 
 
@@ -55,19 +54,26 @@ class Writer:
     layer3: int | None = None  # nfproto known so far
     layer4: int | None = None  # IPPROTO_* known so far
     said: list[str] = field(default_factory=list)
+    low: str = ""  # of a range whose high end may follow: nft writes two comparisons
     _registers: dict[int, tuple[Value, int]] = field(default_factory=dict)
     _held: dict[int, int] = field(default_factory=dict)  # layer -> index in `said`
+    _named: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.layer3 = {"ip": 2, "ip6": 10}.get(self.family)
 
-    def say(self, text: str, *values: Value) -> None:
-        """Add a statement; the headers that `values` name make what announced them superfluous."""
-        for value in values:
-            held = self._held.pop(value.layer, None) if value.number else None
+    def say(self, text: str) -> None:
+        """Add a statement; the headers it names make what announced them superfluous."""
+        for layer in self._named:
+            held = self._held.pop(layer, None)
             if held is not None:
                 self.said[held] = ""
+        self._named.clear()
         self.said.append(text)
+
+    def name(self, layer: int) -> None:
+        """The next statement names a header of this layer's protocol."""
+        self._named.add(layer)
 
     def depend(self, layer: int, number: int, text: str) -> None:
         """Say what establishes a layer, ready to be taken back."""
@@ -91,7 +97,9 @@ class Writer:
 
     def value(self, register: int) -> Value:
         """What the register holds; a Value of `?` when nothing we know put it there."""
-        return self._registers.get(slot(register), (Value("?"), 0))[0]
+        value = self._registers.get(slot(register), (Value("?"), 0))[0]
+        self.name(value.rests_on)
+        return value
 
     def holds(self, register: int) -> bool:
         """Whether something was put into exactly this register."""
@@ -108,6 +116,7 @@ class Writer:
             if age is not None and loaded != age:
                 break
             age = loaded
+            self.name(value.rests_on)
             parts.append(value)
             at += max(1, slots(value.length))
         return tuple(parts) or (Value("?"),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from k3swatch.evaluate.text import render, symbols
 from k3swatch.evaluate.text.compare import prefix
-from k3swatch.evaluate.text.writer import LAYER3, LAYER4, Value, Writer
+from k3swatch.evaluate.text.writer import LAYER3, LAYER4, Writer
 from k3swatch.evaluate.text.xt_connection import connection, state
 from k3swatch.evaluate.text.xt_targets import nat, set_mark, tproxy, verdict
 from k3swatch.evaluate.text.xt_words import ALL, span, unless
@@ -77,26 +77,27 @@ def transport(spec: xt.Ports | xt.Multiport, writer: Writer) -> None:
     """`tcp dport 6443`, `tcp dport { 6443, 80 }`, `tcp flags syn / fin,syn,rst,ack`."""
     number = spec.protocol if isinstance(spec, xt.Ports) else writer.layer4
     name = symbols.PROTOCOLS.get(number or 0, "th")
-    implies = Value(name, layer=LAYER4, number=number or 0)
+    if number == writer.layer4:
+        writer.name(LAYER4)
     if isinstance(spec, xt.Multiport):
         ports = ", ".join(span(ends) for ends in spec.ranges)
         ports = ports if len(spec.ranges) == 1 else f"{{ {ports} }}"
         if spec.which > 1:
             writer.say(f"xt multiport {unless(spec.invert)}{ports}")
         else:
-            writer.say(f"{name} {('sport', 'dport')[spec.which]} {unless(spec.invert)}{ports}", implies)
+            writer.say(f"{name} {('sport', 'dport')[spec.which]} {unless(spec.invert)}{ports}")
         return
     if spec.source != ANY_PORT or spec.invert_source:
-        writer.say(f"{name} sport {unless(spec.invert_source)}{span(spec.source)}", implies)
+        writer.say(f"{name} sport {unless(spec.invert_source)}{span(spec.source)}")
     if spec.destination != ANY_PORT or spec.invert_destination:
-        writer.say(f"{name} dport {unless(spec.invert_destination)}{span(spec.destination)}", implies)
+        writer.say(f"{name} dport {unless(spec.invert_destination)}{span(spec.destination)}")
     if spec.flags_mask or spec.invert_flags:
         compare, mask = (
             symbols.bits(bits, symbols.TCP_FLAGS) for bits in (spec.flags_compare, spec.flags_mask)
         )
-        writer.say(f"tcp flags {unless(spec.invert_flags)}{compare} / {mask}", implies)
+        writer.say(f"tcp flags {unless(spec.invert_flags)}{compare} / {mask}")
     if spec.option:
-        writer.say(f"tcp option {spec.option} {'missing' if spec.invert_option else 'exists'}", implies)
+        writer.say(f"tcp option {spec.option} {'missing' if spec.invert_option else 'exists'}")
 
 
 def header(spec: xt.IpHeader, writer: Writer) -> None:
