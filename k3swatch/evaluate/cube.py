@@ -44,6 +44,8 @@ def flag(words: str, kind: Kind) -> Var:
 YES: Ranges = ((1, 1),)
 NO: Ranges = ((0, 0),)
 
+MOST_RANGES = 512  # in one variable of one cube
+
 Box = list[tuple[Var, Ranges]]  # a conjunction: every variable in its ranges
 
 
@@ -85,6 +87,8 @@ class Cube:
         for var, ranges in box:
             assert inside is not None
             rest = subtract(inside.get(var), ranges)
+            if len(rest) > MOST_RANGES:
+                rest = inside.get(var)  # too scattered to follow: keep too much rather than too little
             if rest:
                 outside.append(inside.replace(var, rest))
             inside = inside.restrict(var, ranges)

@@ -3,7 +3,7 @@
 Three rules of judgement live here and nowhere else:
 
 * A mapping to this host's protected port is delivered, wherever it came from; any other is diverted.
-* A drop counts as blocked only where it meets everybody. Refusing some sources is what firewalls are for.
+* A drop that meets only some is a restriction: told, but no alarm. Refusing some is what firewalls are for.
 * A finding that rests on something not understood is unknown, with the reason; never delivered, never certain.
 """
 
@@ -13,10 +13,10 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from k3swatch.evaluate.cube import Cube, Kind, simplify
+from k3swatch.evaluate.cube import EVERYTHING, Cube, Kind, Var, simplify
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import Scene, is_local
-from k3swatch.evaluate.ranges import contains
+from k3swatch.evaluate.ranges import contains, normal
 from k3swatch.evaluate.text import comment_of, packets_of, rule_text
 from k3swatch.evaluate.words import conditions
 from k3swatch.model import xt
@@ -25,6 +25,10 @@ from k3swatch.model.finding import Finding, PathStep
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import Rule, Ruleset
 from k3swatch.model.words import Family, Mechanism, State, Vantage
+
+
+MOST_COMBINED = 64
+MOST_RESTRICTIONS = 16  # a block list of thousands of rules is not thousands of findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,9 @@ def findings(
     """The findings of one (port, vantage, address), one a deciding rule."""
     judged = [_judge(outcome, scene, port) for outcome in outcomes]
     judged = _untie(judged)
-    result = []
+    result: list[Finding] = []
+    restrictions = 0
+    everybody = {shadowed: _everybody(judged, shadowed, scene, address) for shadowed in (False, True)}
     for group in _by_rule(judged):
         open_ones = [one for one in group if not one.shadowed] or group
         cubes = simplify(one.outcome.cube for one in open_ones)
@@ -52,9 +58,13 @@ def findings(
         if first.state is State.DELIVERED:
             continue
         drops = first.outcome.fate in (Fate.DROPPED, Fate.REJECTED)
-        if drops and not _everybody(judged, first, scene, address):
+        partial = drops and not everybody[first.shadowed]
+        if partial and restrictions >= MOST_RESTRICTIONS:
             continue
-        result.append(_finding(ruleset, scene, address, first, cubes))
+        restrictions += partial
+        state = State.BLOCKED if partial else first.state
+        finding = _finding(ruleset, scene, address, replace(first, state=state), cubes)
+        result.append(replace(finding, restriction=partial))
     return result
 
 
@@ -130,22 +140,29 @@ def _by_rule(judged: Iterable[Judged]) -> list[list[Judged]]:
     return list(groups.values())
 
 
-def _everybody(judged: Sequence[Judged], blocked: Judged, scene: Scene, address: str) -> bool:
+def _everybody(judged: Sequence[Judged], shadowed: bool, scene: Scene, address: str) -> bool:
     """Whether the drops together meet every packet that gets that far; what is not understood may hold.
 
     A process of this host that does not choose its source address gets the one it dials: that is everybody here.
     """
     usual = int(ipaddress.ip_address(address))
+    by_one: dict[
+        Var, list[tuple[int, int]]
+    ] = {}  # block lists: thousands of rules about one thing, the source
     cubes: list[Cube] = []
     for one in judged:
-        if one.outcome.fate not in (Fate.DROPPED, Fate.REJECTED) or one.shadowed != blocked.shadowed:
+        if one.outcome.fate not in (Fate.DROPPED, Fate.REJECTED) or one.shadowed != shadowed:
             continue
         items = [item for item in one.outcome.cube.items if item[0].kind is not Kind.OPAQUE]
         if scene.vantage is Vantage.LOCAL:
             if not contains(one.outcome.cube.get(scene.saddr), usual):
                 continue
             items = [item for item in items if item[0] != scene.saddr]
-        cubes.append(Cube(tuple(items)))
+        if len(items) == 1:
+            by_one.setdefault(items[0][0], []).extend(items[0][1])
+        elif len(cubes) < MOST_COMBINED:
+            cubes.append(Cube(tuple(items)))
+    cubes.extend(EVERYTHING.replace(var, normal(pairs)) for var, pairs in by_one.items())
     return any(not cube.items for cube in simplify(cubes))
 
 

@@ -90,7 +90,7 @@ def scene(
     indexes = sorted(i.index for i in host.interfaces if not i.loopback)
     iif = None
     if vantage is Vantage.EXTERNAL:
-        base: Ranges = tuple((index, index) for index in indexes) or ((1, 2**31 - 1),)
+        base: Ranges = normal([(index, index) for index in indexes]) or ((1, 2**31 - 1),)
         iif = Var("iif", base, Kind.FIELD, "iif")
     return Scene(
         host,

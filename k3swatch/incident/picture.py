@@ -20,7 +20,7 @@ Groups = dict[tuple[str, ...], tuple[Finding, ...]]
 
 def notable(finding: Finding) -> bool:
     """Whether a finding makes an incident: diverted, blocked or unknown."""
-    return finding.state not in (State.DELIVERED, State.UNSERVED)
+    return finding.state not in (State.DELIVERED, State.UNSERVED) and not finding.restriction
 
 
 def readable(observation: Observation) -> Observation:

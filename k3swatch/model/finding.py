@@ -60,6 +60,8 @@ class Finding:
     # (family, table, chain) entered by the first rule on the path that asks for the port, e.g. KUBE-EXT-...: stable
     # while the chains below it (one per endpoint) come and go. None: the deciding rule itself asks.
     anchor: tuple[str, str, str] | None = None
+    # A block that meets only some (`conditions` say whom): told, but no alarm and no part of the port's state.
+    restriction: bool = False
 
     @property
     def rule(self) -> PathStep | None:
@@ -97,8 +99,9 @@ class PortVerdict:
 
     @property
     def state(self) -> State:
-        """The worst of the findings that are not shadowed."""
-        states = [finding.state for finding in self.findings if not finding.shadowed]
+        """The worst of the findings that are not shadowed; a restriction is what its firewall is for."""
+        counted = [f for f in self.findings if not f.shadowed and not f.restriction]
+        states = [finding.state for finding in counted]
         if self.unserved:
             states.append(State.UNSERVED)
         return worst(states)

@@ -133,7 +133,7 @@ def test_check_says_where_connections_end(
         lines.append((*pair, answer, f"{said.word} {said.destinations}", complaint and f"<-- {complaint}"))
         wrong = wrong or bool(complaint)
     state = report["ports"][0]["state"]
-    if all(row.state == "delivered" for row in rows) and state != "delivered":
+    if all(row.state.startswith("delivered") for row in rows) and state != "delivered":
         lines.append(("anybody", "any address", "", state, "<-- FALSE ALARM: it is nobody's hijack"))
         wrong = True
     if status != EXIT[state]:
