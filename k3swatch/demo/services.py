@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -157,11 +158,22 @@ class Journald(Service):
             return probe.connect_ex(self.socket) == 0 and any(self.files.glob("*/system.journal"))
 
     def journalctl(self, *arguments: str, catalog: Path | None = None) -> str:
-        """What `journalctl` prints for this journal; `catalog` is a compiled catalog database for `-x`."""
-        environment = dict(os.environ, LC_ALL="C.UTF-8", SYSTEMD_PAGER="")
-        if catalog is not None:
-            environment["SYSTEMD_CATALOG"] = str(catalog)
+        """What `journalctl` prints for this journal; `catalog`: a .catalog file that `-x` takes its texts from.
+
+        journalctl compiles it with its own --update-catalog, below a root of its own, and then reads it in a mount
+        namespace where that is the host's (systemd 252 has no other way).
+        """
         command = ["journalctl", "--no-pager", "-D", str(self.files), *arguments]
+        environment = dict(os.environ, LC_ALL="C.UTF-8")
+        if catalog is not None:
+            root = self.directory / "root"
+            texts, database = root / "usr/lib/systemd/catalog", root / "var/lib/systemd/catalog"
+            texts.mkdir(parents=True, exist_ok=True)
+            database.mkdir(parents=True, exist_ok=True)
+            shutil.copy(catalog, texts)
+            subprocess.run(["journalctl", "--update-catalog", f"--root={root}"], check=True, timeout=30)
+            script = 'mount --bind "$1" /var/lib/systemd/catalog && shift && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-c", script, "sh", str(database), *command]
         done = subprocess.run(command, capture_output=True, env=environment, check=True, timeout=30)
         return done.stdout.decode(errors="replace")
 

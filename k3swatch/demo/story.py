@@ -1,0 +1,319 @@
+"""`k3swatch demo`: a K3s host loses its API port the way it happened to a real one, and k3swatch tells about it.
+
+In five acts. After each, real connections show who answers, and what k3swatch said is laid beside: in its own
+words, in the journal, in Prometheus, in Alertmanager. The exit status is 0 only if all of it agreed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from k3swatch.demo import kubernetes as k8s
+from k3swatch.demo.apiserver import who_answers
+from k3swatch.demo.lab import API, HOST, HOST6, OTHER_CLUSTER, Lab
+from k3swatch.demo.said import said_about
+from k3swatch.demo.screen import Screen
+from k3swatch.demo.services import wait_until
+from k3swatch.demo.stage import Stage, entry_time, stage
+from k3swatch.errors import NotPermitted, SourceError
+from k3swatch.view.catalog import ENTRIES, Kind
+
+PORTMAP_POD, OTHER_API = "10.42.0.244:6443", "192.168.1.200:6443"
+PATIENCE = 10.0  # seconds anything may take that k3swatch or its neighbours have to do
+CONNECTIONS = (
+    ("a client on the LAN", "client", HOST),
+    ("this host", "host", HOST),
+    ("this host", "host", "127.0.0.1"),
+    ("this host, IPv6", "host", HOST6),
+)
+
+
+@dataclass(frozen=True)
+class Act:
+    """One step of the incident: what is done, who then answers, and what has to be told."""
+
+    title: str
+    text: str
+    commands: tuple[str, ...]
+    do: Callable[[Lab], None]
+    answers: tuple[str, str, str, str]  # in the order of CONNECTIONS
+    opened: str = ""  # destination of the incident that must open
+    resolved: str = ""  # destination of the one that must end
+
+
+def _nothing(_: Lab) -> None:
+    """Nothing has happened yet."""
+
+
+def _service_deleted(lab: Lab) -> None:
+    k8s.kube_ext_off(lab.host)
+    k8s.portmap_del(lab.host, lab.pod)
+
+
+ACTS = (
+    Act(
+        "A healthy K3s host",
+        "The API server of this host owns port 6443. kube-proxy's rules are loaded, none of them takes the port.",
+        (),
+        _nothing,
+        (API, API, API, API),
+    ),
+    Act(
+        "Somebody creates a LoadBalancer Service with port 6443",
+        "It is meant for the API of another cluster. ServiceLB starts a pod with hostPort 6443 on this host, and "
+        "containerd calls the CNI plugin portmap (the real one, here) to send the port there.",
+        (f"{k8s.PORTMAP} ADD   (hostPort 6443 -> {PORTMAP_POD})",),
+        lambda lab: k8s.portmap_add(lab.host, lab.pod),
+        (OTHER_CLUSTER, OTHER_CLUSTER, OTHER_CLUSTER, API),
+        opened=PORTMAP_POD,
+    ),
+    Act(
+        "The Service gets its status, and with it a second cause",
+        "ServiceLB publishes the host's own address as the load balancer's. kube-proxy takes port 6443 of that "
+        "address, ahead of portmap. The same machine answers; but from now on there are two causes to remove.",
+        (f"iptables-restore   (KUBE-SERVICES -d {HOST} --dport 6443 -> KUBE-EXT-...)",),
+        lambda lab: k8s.kube_ext_on(lab.host),
+        (OTHER_CLUSTER, OTHER_CLUSTER, OTHER_CLUSTER, API),
+        opened=OTHER_API,
+    ),
+    Act(
+        "The fix that everybody finds first",
+        "The chain that portmap made for the pod is flushed. kubectl on this host, which uses 127.0.0.1, works "
+        "again; everybody else still talks to the other cluster.",
+        (f"iptables -t nat -F {k8s.CNI_DN}",),
+        lambda lab: k8s.flush_cni_dn(lab.host),
+        (OTHER_CLUSTER, OTHER_CLUSTER, API, API),
+        resolved=PORTMAP_POD,
+    ),
+    Act(
+        "The Service is deleted",
+        "kube-proxy removes its rule, the pod ends, portmap removes what is left.",
+        ("kubectl delete service kubeapi-loadbalancer   (as kube-proxy and containerd carry it out)",),
+        _service_deleted,
+        (API, API, API, API),
+        resolved=OTHER_API,
+    ),
+)
+
+
+class Story:
+    """Plays the acts on a stage and keeps count of what did not agree."""
+
+    def __init__(self, screen: Screen, on: Stage) -> None:
+        self.screen = screen
+        self.stage = on
+        self.checks = 0
+        self.disagreements = 0
+        self.delays: list[float] = []  # seconds from a commit to Alertmanager
+        self.diverted = 0  # connections of ours that somebody else answered
+        self.incidents: dict[str, str] = {}  # destination -> id, as the journal told it
+
+    def play(self, number: int, act: Act) -> None:
+        """One act: do it, dial, compare."""
+        screen = self.screen
+        screen.heading(f"{number}  {act.title}")
+        screen.say(act.text)
+        for command in act.commands:
+            screen.command(command)
+        screen.line()
+        begin = time.time()
+        act.do(self.stage.lab)
+        alerted = self._await_alert(act, begin)
+        self._dial(act)
+        screen.line()
+        if act.opened:
+            self._journal(Kind.DIVERTED, act.opened, begin)
+            self._journal(Kind.CONFIRMED, act.opened, begin)
+        if act.resolved:
+            self._journal(Kind.RESTORED, act.resolved, begin)
+        self._metrics(act)
+        self._alerts(act)
+        if alerted:
+            self.delays.append(alerted[1])
+            journal, alertmanager = (f"{seconds * 1000:.0f} ms" for seconds in alerted)
+            screen.note(
+                f"from the commit of the rule: {journal} to the journal, {alertmanager} to Alertmanager"
+            )
+
+    def verify(self, right: bool) -> bool:
+        """Count a comparison."""
+        self.checks += 1
+        self.disagreements += not right
+        return right
+
+    def _await_alert(self, act: Act, begin: float) -> tuple[float, float] | None:
+        """Wait for Alertmanager to hold what the act must raise or end; the seconds from the commit behind it to
+        the journal and to Alertmanager.
+        """
+        if not act.opened and not act.resolved:
+            return None
+        wanted = bool(act.opened)
+        destination = act.opened or act.resolved
+
+        def there() -> float:
+            return time.time() if bool(self._alert(destination)) is wanted else 0.0
+
+        at = wait_until(there, f"Alertmanager: {destination}", PATIENCE, every=0.005)
+        entry = self._entry(Kind.DIVERTED if wanted else Kind.RESTORED, destination, begin)
+        committed = self.stage.commits.at.get(int(entry["K3SWATCH_GENERATION"]), begin)
+        return entry_time(entry) - committed, at - committed
+
+    def _alert(self, destination: str) -> dict[str, Any] | None:
+        """The alert k3swatch itself raised for a destination, as Alertmanager holds it."""
+        for alert in self.stage.alerts():
+            if alert["labels"].get("destination") == destination and "incident" in alert["annotations"]:
+                return alert
+        return None
+
+    def _dial(self, act: Act) -> None:
+        """Real connections, beside what the daemon says."""
+        rows = []
+        port = self.stage.daemon.status()["ports"][0]
+        for (who, name, address), expected in zip(CONNECTIONS, act.answers, strict=True):
+            answer = who_answers(getattr(self.stage.lab, name), address, 6443)
+            self.diverted += answer != API
+            said = said_about(port, name == "host", address)
+            words = said.word if said.word == "delivered" else f"{said.word} to {said.destinations}"
+            right = answer == expected and said.word == ("delivered" if answer == API else "diverted")
+            rows.append(((who, address, answer, words), self.verify(right)))
+        self.screen.table(("who dials", "port 6443 of", "who answers", "k3swatch says"), rows)
+
+    def _entry(self, kind: Kind, destination: str, since: float) -> dict[str, Any]:
+        """The journal entry of a kind about a destination; waits for it."""
+
+        def found() -> dict[str, Any] | None:
+            for entry in self.stage.entries(since):
+                if (
+                    entry.get("MESSAGE_ID") == ENTRIES[kind].id
+                    and entry.get("K3SWATCH_DESTINATION") == destination
+                ):
+                    return entry
+            return None
+
+        entry: dict[str, Any] = wait_until(found, f"journal: {kind} {destination}", PATIENCE)
+        return entry
+
+    def _journal(self, kind: Kind, destination: str, since: float) -> None:
+        """Show the entry; an incident keeps its id."""
+        entry = self._entry(kind, destination, since)
+        incident = entry["K3SWATCH_INCIDENT"]
+        same = self.incidents.setdefault(destination, incident) == incident
+        self.screen.fact("journal", entry["MESSAGE"], self.verify(same))
+
+    def _metrics(self, act: Act) -> None:
+        """Show what Prometheus has scraped: the port's state, and our own connections, every one of them."""
+        state = "delivered" if set(act.answers) == {API} else "diverted"
+
+        def scraped(expression: str, value: float) -> bool:
+            return any(float(row["value"][1]) == value for row in self.stage.query(expression))
+
+        for expression, value in (
+            (f'k3swatch_port_state{{port="k3s-api",state="{state}"}}', 1),
+            ('sum(k3swatch_connections_total{port="k3s-api",outcome="diverted"})', self.diverted),
+        ):
+            if not value:
+                continue
+            right = holds(partial(scraped, expression, value))
+            self.screen.fact("Prometheus", f"{expression} {value}", self.verify(right))
+
+    def _alerts(self, act: Act) -> None:
+        """Show what Alertmanager holds: one alert for each open incident, under the id the journal has."""
+        firing = {
+            alert["labels"]["destination"]: alert
+            for alert in self.stage.alerts()
+            if "incident" in alert["annotations"]
+        }
+        for destination, alert in sorted(firing.items()):
+            same = self.incidents.get(destination) == alert["annotations"]["incident"]
+            labels = alert["labels"]
+            text = f"{labels['alertname']} severity={labels['severity']} {alert['annotations']['summary']}"
+            self.screen.fact("Alertmanager", text, self.verify(same))
+        if not firing:
+            self.screen.fact("Alertmanager", "no alert", self.verify(set(act.answers) == {API}))
+
+
+def holds(condition: Callable[[], bool]) -> bool:
+    """Whether a condition comes true in time."""
+    with suppress(SourceError):
+        return bool(wait_until(condition, "", PATIENCE))
+    return False
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP end the block once, as KeyboardInterrupt; while it cleans up they are ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`k3swatch demo`: 0 when everything agreed, 1 when something did not or failed, 130 when interrupted.
+
+    Raises NotPermitted when not root, SourceError when a program that it needs is missing.
+    """
+    parser = argparse.ArgumentParser(prog="k3swatch demo", description=__doc__)
+    parser.parse_args(arguments)
+    if os.geteuid() != 0:
+        raise NotPermitted(
+            "demo: makes network namespaces", hint="run as root; nothing outside them is touched"
+        )
+    screen = Screen(sys.stdout)
+    begin = time.monotonic()
+    try:
+        with interruptible(), stage() as on:
+            story = Story(screen, on)
+            opening(screen, on)
+            for number, act in enumerate(ACTS):
+                story.play(number, act)
+    except KeyboardInterrupt:
+        screen.line()
+        screen.say("Interrupted. Everything it made is gone again.")
+        return 130
+    return _curtain(screen, story, time.monotonic() - begin)
+
+
+def opening(screen: Screen, on: Stage) -> None:
+    """What runs."""
+    screen.say(
+        "A K3s-like host (192.168.1.233), a client on its LAN, another cluster (192.168.1.200) and a pod, in private "
+        "network namespaces. Real: nf_tables, the CNI plugin portmap, journald, Prometheus, Alertmanager, every "
+        "connection, and k3swatch. Stand-ins: the API servers, which say their name, and kube-proxy's rules."
+    )
+    screen.note(", ".join(f"{name} {seconds:.1f} s" for name, seconds in on.took.items()))
+
+
+def _curtain(screen: Screen, story: Story, seconds: float) -> int:
+    screen.heading("What this was")
+    if story.disagreements:
+        screen.fact("result", f"{story.disagreements} of {story.checks} comparisons did not agree", False)
+        return 1
+    screen.say(
+        "The port was taken twice, by two programs, and `ss`, `lsof` and `netstat` showed nothing of it: NAT acts "
+        "before any socket is asked. k3swatch named both rules when they were committed, kept the second one in "
+        "view when the first was removed, and ended the alarm when the port was its owner's again."
+    )
+    slowest = max(story.delays) * 1000
+    screen.fact("result", f"{story.checks} of {story.checks} comparisons agreed, in {seconds:.0f} s")
+    screen.fact("detection", f"{slowest:.0f} ms at most from the commit of a rule to Alertmanager")
+    return 0
