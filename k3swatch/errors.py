@@ -20,6 +20,10 @@ class ConfigError(K3swatchError):
         self.path = path
 
 
+class UsageError(K3swatchError):
+    """The command line asks for something that cannot be meant: exit status 64."""
+
+
 class DecodeError(K3swatchError):
     """The kernel (or a file) gave bytes that do not fit; the message reads as a path to them."""
 

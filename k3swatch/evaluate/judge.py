@@ -17,10 +17,15 @@ from k3swatch.model.ruleset import Ruleset
 from k3swatch.model.words import Evidence, Family, Mechanism, State, Vantage
 
 
-def judge(ruleset: Ruleset, host: Host, ports: Sequence[ProtectedPort]) -> tuple[PortVerdict, ...]:
-    """Evaluate every port. What cannot be read becomes an unknown finding; only Interrupted is raised."""
+def judge(
+    ruleset: Ruleset, host: Host, ports: Sequence[ProtectedPort], source: Address | None = None
+) -> tuple[PortVerdict, ...]:
+    """Evaluate every port, for everybody or for one `source` address alone (its vantage and family follow from it).
+
+    What cannot be read becomes an unknown finding; only Interrupted is raised.
+    """
     walk = Walk(ruleset)
-    return tuple(_judge_port(walk, host, port) for port in ports)
+    return tuple(_judge_port(walk, host, port, source) for port in ports)
 
 
 def protected_addresses(host: Host, port: ProtectedPort) -> tuple[Address, ...]:
@@ -37,7 +42,7 @@ def _wanted(address: Address, port: ProtectedPort) -> bool:
     )
 
 
-def _judge_port(walk: Walk, host: Host, port: ProtectedPort) -> PortVerdict:
+def _judge_port(walk: Walk, host: Host, port: ProtectedPort, source: Address | None) -> PortVerdict:
     found: list[Finding] = []
     judged: list[tuple[Vantage, str]] = []
     addresses = protected_addresses(host, port)
@@ -52,18 +57,26 @@ def _judge_port(walk: Walk, host: Host, port: ProtectedPort) -> PortVerdict:
         for address in addresses:
             if vantage is Vantage.EXTERNAL and address.is_loopback:
                 continue  # nobody outside can dial it: such packets are martians
+            if source is not None and not _comes_from(host, source, vantage, address):
+                continue
             judged.append((vantage, str(address)))
-            found.extend(_judge_address(walk, host, port, vantage, address))
+            found.extend(_judge_address(walk, host, port, vantage, address, source))
     if host.sockets is None:
         found.append(unlistened(host, port))
     return PortVerdict(port, _together(found), tuple(judged), _unserved(host, port))
 
 
+def _comes_from(host: Host, source: Address, vantage: Vantage, address: Address) -> bool:
+    """Whether `source` can dial `address` from there."""
+    own = source in host.local() or source.is_loopback
+    return family_of(source) is family_of(address) and own == (vantage is Vantage.LOCAL)
+
+
 def _judge_address(
-    walk: Walk, host: Host, port: ProtectedPort, vantage: Vantage, address: Address
+    walk: Walk, host: Host, port: ProtectedPort, vantage: Vantage, address: Address, source: Address | None
 ) -> list[Finding]:
     family = family_of(address)
-    view = scene(host, vantage, family, port.protocol)
+    view = scene(host, vantage, family, port.protocol, source=source)
     try:
         ends = outcomes(walk, view, address.packed, port.port)
         return findings(walk.ruleset, view, port, str(address), ends)

@@ -1,0 +1,307 @@
+"""The command line: the only module that prints and exits.
+
+Exit status: 0 delivered or unserved, 1 diverted or blocked (or `run` could not start), 2 unknown, 64 usage,
+77 not permitted, 78 bad configuration; 130 on Ctrl-C. Errors go to stderr: one line, then a hint.
+Everything but argparse is imported by the command that needs it, so that `check` starts fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
+
+from k3swatch import __version__
+from k3swatch.errors import ConfigError, K3swatchError, NotPermitted, UsageError
+
+if TYPE_CHECKING:
+    from k3swatch.config import Config
+    from k3swatch.model.finding import Observation
+    from k3swatch.model.port import Address, Network, ProtectedPort
+    from k3swatch.model.words import State
+
+OK, BAD, UNKNOWN, USAGE, NOPERM, CONFIG = 0, 1, 2, 64, 77, 78  # 64.. as in <sysexits.h>
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        args = _parser().parse_args(argv)
+        status: int = args.command(args)
+        sys.stdout.flush()
+    except UsageError as error:
+        _complain(str(error))
+        _complain(error.hint, "hint")
+        return USAGE
+    except ConfigError as error:
+        for problem in error.problems:
+            _complain(problem)
+        _complain(error.hint, "hint")
+        return CONFIG
+    except NotPermitted as error:
+        _complain(str(error))
+        _complain(error.hint or "run as root, or with CAP_NET_ADMIN", "hint")
+        return NOPERM
+    except K3swatchError as error:
+        _complain(str(error))
+        _complain(error.hint, "hint")
+        return BAD if "run" in argv[:1] else UNKNOWN
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # as if SIGPIPE had ended us
+    except KeyboardInterrupt:
+        return 128 + 2
+    return status
+
+
+def _complain(text: str, who: str = "k3swatch") -> None:
+    if text:
+        print(f"{who}: {text}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but exit status 64 and errors in our form."""
+
+    def error(self, message: str) -> NoReturn:
+        _complain(message)
+        _complain(f"see `{self.prog} --help`", "hint")
+        sys.exit(USAGE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    top = _Parser(
+        prog="k3swatch",
+        description="Does a connection to this host's port 6443 still reach its owner? If not: which rule takes it?",
+    )
+    top.add_argument("--version", action="version", version=f"k3swatch {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    run = commands.add_parser("run", help="the daemon, in the foreground")
+    run.set_defaults(command=_run)
+    check = commands.add_parser("check", help="one look at this host, no daemon needed")
+    check.set_defaults(command=_check)
+    check.add_argument(
+        "--port", action="append", metavar="tcp/6443", help="instead of those configured; repeatable"
+    )
+    explain = commands.add_parser("explain", help="who lands where, by which rules, in their order")
+    explain.set_defaults(command=_explain)
+    explain.add_argument("port", nargs="?", metavar="tcp/6443", help="default: all that are configured")
+    explain.add_argument(
+        "--from", dest="source", metavar="ADDR", help="only for connections from this address"
+    )
+    explain.add_argument("--to", metavar="ADDR", help="only for connections to this address")
+    explain.add_argument(
+        "--vantage", choices=("external", "local"), help="only for connections that start there"
+    )
+    explain.add_argument(
+        "--snapshot", metavar="FILE", help="judge what `k3swatch snapshot` captured, not this host"
+    )
+    snapshot = commands.add_parser("snapshot", help="capture the ruleset, lossless, for a support case")
+    snapshot.set_defaults(command=_snapshot)
+    snapshot.add_argument(
+        "-o", dest="output", metavar="FILE", help="write there instead of to standard output"
+    )
+    status = commands.add_parser("status", help="ask the running daemon")
+    status.set_defaults(command=_status)
+    demo = commands.add_parser(
+        "demo", help="the incident, for real, in private network namespaces", add_help=False
+    )
+    demo.set_defaults(command=_demo)
+    demo.add_argument("arguments", nargs=argparse.REMAINDER)
+    config = commands.add_parser("config", help="look at a configuration file")
+    actions = config.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
+    config_check = actions.add_parser("check", help="report every problem of a configuration file")
+    config_check.set_defaults(command=_config_check)
+    config_check.add_argument("file", metavar="FILE")
+
+    for command in (run, check, explain, status):
+        command.add_argument(
+            "--config", metavar="FILE", help="default: /etc/k3swatch/config.yaml, when there is one"
+        )
+    for command in (run, check, explain):
+        command.add_argument("--root", metavar="DIR", default="/", help="read this host's files below DIR")
+    for command in (check, explain, status):
+        command.add_argument("--format", choices=("text", "json"), default="text")
+    return top
+
+
+def _run(args: argparse.Namespace) -> int:
+    from k3swatch.daemon.loop import run
+
+    return run(_config_path(args), args.root)
+
+
+def _check(args: argparse.Namespace) -> int:
+    config = _config(args)
+    ports = [_port(spec, config) for spec in args.port] if args.port else config.ports
+    observation = _look(args, ports)
+    if args.format == "json":
+        from k3swatch.view import document
+
+        print(document.dumps(document.check(observation)))
+    else:
+        from k3swatch.view import check
+
+        print(check.text(observation, _colour()))
+    return exit_status(observation.state)
+
+
+def _explain(args: argparse.Namespace) -> int:
+    config = _config(args)
+    ports: Sequence[ProtectedPort] = [_port(args.port, config)] if args.port else config.ports
+    if args.to:
+        ports = [replace(port, addresses=(_network(args.to, "--to"),)) for port in ports]
+    observation = _look(args, ports)
+    if args.vantage:
+        from k3swatch.daemon.observe import seen_from
+        from k3swatch.model.words import Vantage
+
+        observation = seen_from(observation, Vantage(args.vantage))
+    if not any(verdict.judged or verdict.findings for verdict in observation.verdicts):
+        raise UsageError("nobody can dial that port so: check --from, --to and --vantage")
+    if args.format == "json":
+        from k3swatch.view import document
+
+        print(document.dumps(document.check(observation)))
+    else:
+        from k3swatch.view import explain
+
+        print(explain.text(observation, _colour()))
+    return exit_status(observation.state)
+
+
+def _snapshot(args: argparse.Namespace) -> int:
+    import json
+    import time
+
+    from k3swatch.live.capture import capture
+    from k3swatch.sources.nftables import NftablesSource
+
+    with NftablesSource() as source:
+        document = capture(source, time.time())
+    text = json.dumps(document, indent=1)
+    if not args.output:
+        print(text)
+        return OK
+    try:
+        with open(args.output, "w", encoding="ascii") as file:
+            print(text, file=file)
+    except OSError as error:
+        raise UsageError(f"{args.output}: {error.strerror}", "give a file that can be written") from error
+    return OK
+
+
+def _status(args: argparse.Namespace) -> int:
+    import json
+
+    from k3swatch.daemon.control import ask
+    from k3swatch.view import status
+
+    config = _config(args)
+    document = status.parse(ask(config.control.socket))
+    print(json.dumps(document, indent=2) if args.format == "json" else status.text(document, _colour()))
+    return exit_status(document["state"])
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from k3swatch.demo import __main__ as demo
+
+    return demo.main(args.arguments)
+
+
+def _config_check(args: argparse.Namespace) -> int:
+    from k3swatch import config
+
+    ports = config.load(args.file).ports
+    print(f"{args.file}: good, protects {', '.join(port.spec for port in ports)}")
+    return OK
+
+
+def _look(args: argparse.Namespace, ports: Sequence[ProtectedPort]) -> Observation:
+    """One observation of this host or of a snapshot, known-good diversions left out."""
+    from k3swatch.clock import SystemClock
+    from k3swatch.daemon.observe import observe
+    from k3swatch.incident.allow import without_allowed
+
+    source = _address(args.source, "--from") if getattr(args, "source", None) else None
+    if getattr(args, "snapshot", None):
+        from k3swatch.live.snapshot import SnapshotRuleset
+
+        snapshot = SnapshotRuleset.load(args.snapshot)
+        observation = observe(snapshot, snapshot.host, ports, SystemClock(), source)
+    else:
+        from k3swatch.live.host import read_host
+        from k3swatch.live.ruleset import LiveRuleset
+        from k3swatch.sources.nftables import NftablesSource
+
+        with NftablesSource() as nftables:
+            observation = observe(LiveRuleset(nftables), read_host, ports, SystemClock(), source)
+    return replace(observation, verdicts=tuple(map(without_allowed, observation.verdicts)))
+
+
+def exit_status(state: State) -> int:
+    """0 delivered or unserved, 1 diverted or blocked, 2 unknown: what node-problem-detector expects, too."""
+    return {"diverted": BAD, "blocked": BAD, "unknown": UNKNOWN}.get(state, OK)
+
+
+def _config_path(args: argparse.Namespace) -> str | None:
+    from k3swatch.config.settings import DEFAULT_FILE
+
+    default = os.path.join(getattr(args, "root", "/"), DEFAULT_FILE.lstrip("/"))
+    path: str | None = args.config
+    return path or (default if os.path.exists(default) else None)
+
+
+def _config(args: argparse.Namespace) -> Config:
+    from k3swatch import config
+
+    return config.load(_config_path(args))
+
+
+def _port(spec: str, config: Config) -> ProtectedPort:
+    """The configured port that is called so, or one on every address of this host."""
+    from k3swatch.config.words import port_spec
+
+    for port in config.ports:
+        if spec in (port.spec, port.name):
+            return port
+    try:
+        return port_spec(spec)
+    except ValueError as error:
+        raise UsageError(str(error), "ports are written tcp/6443") from error
+
+
+def _address(text: str, option: str) -> Address:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def _network(text: str, option: str) -> Network:
+    from k3swatch.config.words import network
+
+    try:
+        return network(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def _colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+if __name__ == "__main__":
+    entry()
