@@ -26,7 +26,6 @@ from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import Rule, Ruleset
 from k3swatch.model.words import Family, Mechanism, State, Vantage
 
-
 MOST_COMBINED = 64
 MOST_RESTRICTIONS = 16  # a block list of thousands of rules is not thousands of findings
 

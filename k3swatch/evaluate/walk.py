@@ -16,6 +16,8 @@ from k3swatch.evaluate.cube import Cube, simplify
 from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Handler, Path, perform
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import Packet, Scene
+from k3swatch.evaluate.prefilter import required_ports
+from k3swatch.evaluate.ranges import Ranges, contains
 from k3swatch.model import expr as nft
 from k3swatch.model.expr import Code, Verdict
 from k3swatch.model.ruleset import ChainRef, Rule, Ruleset
@@ -92,6 +94,7 @@ class Walk:
         self.ruleset = ruleset
         self.outcomes: list[Outcome] = []
         self.group = (0, 0)
+        self._ports: dict[Rule, Ranges | None] = {}
         self._index: dict[ChainRef, tuple[Sequence[Rule], dict[bytes, list[int]], list[int]]] = {}
 
     def chain(self, scene: Scene, ref: ChainRef, states: States, stack: tuple[Rule, ...] = ()) -> Result:
@@ -142,6 +145,11 @@ class Walk:
     ) -> States:
         """Run one rule; returns the packets that go on with the next one."""
         exprs = self.ruleset.expressions(rule)
+        if rule not in self._ports:
+            self._ports[rule] = required_ports(exprs)
+        ports = self._ports[rule]
+        if ports is not None and not any(contains(ports, packet.dport) for packet in states):
+            return states
         following: States = {}
         jumping: dict[Verdict, States] = {}
         count = 0
