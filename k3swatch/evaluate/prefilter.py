@@ -1,4 +1,4 @@
-"""Which destination ports a rule can match at all: so that a chain of thousands of rules about other ports costs little.
+"""Which destination ports a rule can match at all: a chain of thousands of rules about other ports costs little.
 
 Only what is certain counts: a comparison with a constant that every packet has to pass before the rule has any effect.
 """
