@@ -138,7 +138,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     from k3swatch.daemon.loop import run
 
-    return run(_config_path(args), args.root)
+    run(_config_path(args))
+    return OK
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -19,10 +19,10 @@ class Commits:
     """The last commits, by generation."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[int, float, Committer]] = deque(maxlen=_KEPT)
+        self._seen: deque[tuple[int, float, Committer | None]] = deque(maxlen=_KEPT)
 
-    def add(self, generation: int, at: float, committer: Committer) -> None:
-        """One NEWGEN, received `at` (CLOCK_REALTIME seconds)."""
+    def add(self, generation: int, at: float, committer: Committer | None) -> None:
+        """One NEWGEN, received `at` (CLOCK_REALTIME seconds); kernels before 4.15 name no committer."""
         self._seen.append((generation, at, committer))
 
     def between(self, after: int | None, upto: int | None) -> tuple[float | None, Committer | None]:

@@ -122,13 +122,15 @@ def _with_legacy(verdict: PortVerdict, tables: Sequence[str]) -> PortVerdict:
     return replace(verdict, findings=(*verdict.findings, *found)) if found else verdict
 
 
-def explain(ruleset: Refreshable, host: Host, port: ProtectedPort, flow: Flow) -> Finding:
+def explain(ruleset: Refreshable | None, host: Host, port: ProtectedPort, flow: Flow) -> Finding:
     """The finding that accounts for a diverted connection: with the rule, when one explains it.
 
     Never raises: a ruleset that cannot be read leaves the connection unexplained, and diverted all the same.
     """
-    why = ""
+    why = "the ruleset cannot be read now"
     for _ in range(TRIES):
+        if ruleset is None:
+            break
         try:
             try:
                 ruleset.check()  # the same generation: what was read of it still holds

@@ -1,0 +1,43 @@
+"""The texts of events that are not about an incident. Values in, Events out; nothing else."""
+
+from __future__ import annotations
+
+from k3swatch import __version__
+from k3swatch.config import Config
+from k3swatch.errors import ConfigError, SourceError
+from k3swatch.model.incident import Event, Notice
+
+
+def started(config: Config, now: float) -> Event:
+    """The daemon began to watch."""
+    ports = ", ".join(port.spec for port in config.ports)
+    return Event(Notice.STARTED, "k3swatch", f"k3swatch {__version__} watches {ports}", now)
+
+
+def stopped(why: str, now: float) -> Event:
+    """The daemon ends, on purpose."""
+    return Event(Notice.STOPPED, "k3swatch", f"k3swatch stops: {why}; nobody watches the ports now", now)
+
+
+def loaded(config: Config, now: float) -> Event:
+    """A configuration was read again and is in force."""
+    ports = ", ".join(port.spec for port in config.ports)
+    return Event(
+        Notice.CONFIG_LOADED, config.path or "defaults", f"configuration loaded: watches {ports}", now
+    )
+
+
+def rejected(error: ConfigError, now: float) -> Event:
+    """A configuration was read again and is bad: the old one stays."""
+    return Event(
+        Notice.CONFIG_REJECTED,
+        error.path,
+        f"configuration rejected, the old one stays in force: {error}",
+        now,
+        "k3swatch config check shows one problem a line",
+    )
+
+
+def without_control(error: SourceError, now: float) -> Event:
+    """Nobody can ask for the status; everything else works."""
+    return Event(Notice.BLIND, "control", str(error), now, error.hint)
