@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from k3swatch.evaluate.text import compare, statements, xt
 from k3swatch.evaluate.text.loads import load
-from k3swatch.evaluate.text.writer import Writer
+from k3swatch.evaluate.text.writer import Members, Writer
 from k3swatch.model.expr import Cmp, Counter, Expr, Lookup, Opaque, Range, XtMatch, XtTarget
 from k3swatch.model.xt import Comment
 
@@ -19,9 +19,13 @@ LIMIT = 500
 ELLIPSIS = "…"
 
 
-def rule_text(exprs: Sequence[Expr], family: str) -> str:
-    """`tcp dport 6443 dnat to 10.42.0.244:6443`. `family` is the table's (ip, ip6, inet, ...), legacy ones too."""
-    writer = Writer(family.removeprefix("legacy "))
+def rule_text(exprs: Sequence[Expr], family: str, members: Members | None = None) -> str:
+    """`tcp dport 6443 dnat to 10.42.0.244:6443`. `family` is the table's (ip, ip6, inet, ...), legacy ones too.
+
+    `members` is asked for the elements of every set and verdict map the rule looks into; where it answers None (and
+    when it is not given) the set's name is shown: `tcp dport @__set0`. What it raises passes through.
+    """
+    writer = Writer(family.removeprefix("legacy "), members)
     for expr in exprs:
         _write(expr, writer)
     text = writer.text()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from k3swatch.evaluate.text import fields, render
 from k3swatch.evaluate.text.loads import concatenation, expression
-from k3swatch.evaluate.text.writer import Value, Writer
+from k3swatch.evaluate.text.verdict import verdict
+from k3swatch.evaluate.text.writer import SLOT, Value, Writer, slots
 from k3swatch.model.expr import Cmp, Lookup, Range
+from k3swatch.model.ruleset import Element
 
 EQ, LTE, GTE = 0, 3, 5
 OPERATORS = ("==", "!=", "<", "<=", ">", ">=")  # enum nft_cmp_ops
@@ -82,4 +84,35 @@ def lookup(expr: Lookup, writer: Writer) -> None:
     parts = writer.key(expr.sreg)
     unless = "!= " if expr.flags & LOOKUP_INVERTED else ""
     word = "vmap " if expr.dreg == 0 else ""
-    writer.say(f"{concatenation(parts)} {unless}{word}@{expr.set}")
+    writer.say(f"{concatenation(parts)} {unless}{word}{named(expr.set, parts, writer)}")
+
+
+def named(name: str, parts: tuple[Value, ...], writer: Writer) -> str:
+    """`@name`, or what is in it: `{ 22, 80, 6440-6450 }`, `{ 0 : goto a, 1 : goto b }`."""
+    found = writer.members(name) if writer.members else None
+    if found is None:
+        return f"@{name}"
+    return f"{{ {', '.join(member(one, parts) for one in found)} }}"
+
+
+def member(element: Element, parts: tuple[Value, ...]) -> str:
+    """One element: every part of a concatenated key is padded to a whole register."""
+    shown, at = [], 0
+    for part in parts:
+        low, high = (key[at : at + part.length] for key in (element.low, element.high))
+        shown.append(ends(low, high, part))
+        at += SLOT * slots(part.length)
+    key = "*" if element.catchall else " . ".join(shown)
+    return f"{key} : {verdict(element.verdict)}" if element.verdict else key
+
+
+def ends(low: bytes, high: bytes, value: Value) -> str:
+    """A value, a prefix or a range."""
+    if low == high:
+        return value.render(low)
+    mask = bytes(a ^ b ^ 0xFF for a, b in zip(low, high, strict=False))
+    hosts = bytes(byte ^ 0xFF for byte in mask)
+    whole = not any(a & b for a, b in zip(low, hosts, strict=False)) and leading_ones(mask) is not None
+    if value.render in (render.ipv4, render.ipv6) and whole:
+        return prefix(low, mask)
+    return f"{value.render(low)}-{value.render(high)}"

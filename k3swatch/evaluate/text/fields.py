@@ -38,7 +38,7 @@ IP: Final = _header(
     "ip",
     ("length", 2, 2, render.network),
     ("id", 4, 2, render.network),
-    ("frag-off", 6, 2, render.hexadecimal),
+    ("frag-off", 6, 2, render.network),
     ("ttl", 8, 1, render.network),
     ("protocol", 9, 1, render.protocol),
     ("checksum", 10, 2, render.network),
@@ -80,6 +80,8 @@ BY_PROTOCOL: Final[dict[int, tuple[Field, ...]]] = {
     ),
     17: _ports("udp", ("length", 4, 2, render.network), ("checksum", 6, 2, render.network)),
     33: _ports("dccp"),
+    50: _header("esp", ("spi", 0, 4, render.network)),
+    51: _header("ah", ("spi", 4, 4, render.network)),
     58: _header(
         "icmpv6",
         ("type", 0, 1, render.symbol(symbols.ICMPV6_TYPES)),
@@ -104,8 +106,8 @@ META: Final[dict[int, tuple[str, Render]]] = {
     1: ("meta protocol", render.ethertype),
     2: ("meta priority", render.tc_handle),
     3: ("meta mark", render.mark),
-    8: ("meta iiftype", render.host),
-    9: ("meta oiftype", render.host),
+    8: ("meta iiftype", render.device_type),
+    9: ("meta oiftype", render.device_type),
     10: ("meta skuid", render.host),
     11: ("meta skgid", render.host),
     12: ("meta nftrace", render.network),
@@ -118,19 +120,19 @@ META: Final[dict[int, tuple[str, Render]]] = {
     19: ("meta pkttype", render.pkttype),
     20: ("meta cpu", render.host),
     23: ("meta cgroup", render.host),
-    24: ("meta random", render.host),
-    25: ("meta ipsec", render.boolean),
+    24: ("meta random", render.network),
+    25: ("meta ipsec", render.presence),
     26: ("meta iifkind", render.quoted),
     27: ("meta oifkind", render.quoted),
     28: ("meta ibrpvid", render.host),
     29: ("meta ibrvproto", render.ethertype),
     30: ("meta time", render.host),
-    31: ("meta day", render.network),
-    32: ("meta hour", render.host),
+    31: ("meta day", render.day),
+    32: ("meta hour", render.hour),
     33: ("meta sdif", render.host),
     34: ("meta sdifname", render.interface),
 }
-META_MARK, META_NFPROTO, META_L4PROTO, META_PROTOCOL = 3, 15, 16, 1
+META_PROTOCOL, META_IIFTYPE, META_NFPROTO, META_L4PROTO = 1, 8, 15, 16
 
 # enum nft_ct_keys -> name and datatype
 CT: Final[dict[int, tuple[str, Render]]] = {
@@ -139,7 +141,7 @@ CT: Final[dict[int, tuple[str, Render]]] = {
     2: ("status", render.ct_status),
     3: ("mark", render.mark),
     4: ("secmark", render.mark),
-    5: ("expiration", render.host),
+    5: ("expiration", render.duration),
     6: ("helper", render.quoted),
     7: ("l3proto", render.nfproto),
     8: ("saddr", render.address),
@@ -164,11 +166,11 @@ CT: Final[dict[int, tuple[str, Render]]] = {
 BIT_FIELDS: Final[dict[tuple[str, int, int, int], tuple[str, int, Render]]] = {
     ("ip", 0, 1, 0xF0): ("ip version", 4, render.network),
     ("ip", 0, 1, 0x0F): ("ip hdrlength", 0, render.network),
-    ("ip", 1, 1, 0xFC): ("ip dscp", 2, render.symbol(symbols.DSCPS)),
-    ("ip", 1, 1, 0x03): ("ip ecn", 0, render.network),
+    ("ip", 1, 1, 0xFC): ("ip dscp", 2, render.dscp),
+    ("ip", 1, 1, 0x03): ("ip ecn", 0, render.symbol(symbols.ECNS)),
     ("ip6", 0, 1, 0xF0): ("ip6 version", 4, render.network),
-    ("ip6", 0, 2, 0x0FC0): ("ip6 dscp", 6, render.symbol(symbols.DSCPS)),
-    ("ip6", 1, 1, 0x30): ("ip6 ecn", 4, render.network),
+    ("ip6", 0, 2, 0x0FC0): ("ip6 dscp", 6, render.dscp),
+    ("ip6", 1, 1, 0x30): ("ip6 ecn", 4, render.symbol(symbols.ECNS)),
     ("tcp", 12, 1, 0xF0): ("tcp doff", 4, render.network),
 }
 

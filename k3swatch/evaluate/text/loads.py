@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from k3swatch.evaluate.text import fields, render
 from k3swatch.evaluate.text.fields import LINK, NETWORK, TRANSPORT
-from k3swatch.evaluate.text.writer import LAYER3, LAYER4, Value, Writer
+from k3swatch.evaluate.text.writer import LAYER2, LAYER3, LAYER4, Value, Writer
 from k3swatch.model.expr import (
     Bitwise,
     Byteorder,
@@ -38,25 +38,27 @@ BASES = ("ll", "nh", "th", "ih")
 def payload(expr: Payload, writer: Writer) -> Value:
     """`ip saddr`, `tcp dport`, or raw: `@th,16,16`."""
     header: tuple[fields.Field, ...] = ()
-    name, layer = "", 0
+    name = ""
+    layers: tuple[int, ...] = ()
     if expr.base == LINK:
-        name, header = "ether", fields.ETHER
+        name, header, layers = "ether", fields.ETHER, (LAYER2,)
     elif expr.base == NETWORK and writer.layer3 in (2, 10):
         name, header = ("ip", fields.IP) if writer.layer3 == 2 else ("ip6", fields.IP6)
-        layer = LAYER3
+        layers = (LAYER3,)
     elif expr.base == TRANSPORT:
-        header = fields.BY_PROTOCOL.get(writer.layer4 or 0, fields.TH)
-        name = header[0].name.split()[0]
-        layer = LAYER4 if header is not fields.TH else 0
+        header = fields.TH if writer.layer4 is None else fields.BY_PROTOCOL.get(writer.layer4, ())
+        name = header[0].name.split()[0] if header else ""
+        if name != "th":
+            layers = (LAYER4, LAYER3) if name.startswith("icmp") else (LAYER4,)
     found = fields.covered(header, expr.offset, expr.length)
     raw = f"@{BASES[expr.base] if expr.base < len(BASES) else expr.base},{expr.offset * 8},{expr.length * 8}"
     value = Value(
-        " . ".join(field.name for field in found) or raw,
+        found[0].name if len(found) == 1 else raw,
         found[0].render if len(found) == 1 else render.hexadecimal,
         expr.length,
         fields=found,
         bit_field=(name, expr.offset, expr.length),
-        rests_on=layer,
+        rests_on=layers,
     )
     announces = value.text in ("ip protocol", "ip6 nexthdr")
     return replace(value, establishes=LAYER4) if announces else value
@@ -66,7 +68,12 @@ def meta(expr: Meta) -> Value:
     """`meta mark`, `iifname`."""
     name, shown = fields.META.get(expr.key, (f"meta {expr.key}", render.hexadecimal))
     length = 16 if shown is render.interface else 1 if expr.key in (15, 16, 19) else 4
-    layers = {fields.META_L4PROTO: LAYER4, fields.META_NFPROTO: LAYER3, fields.META_PROTOCOL: LAYER3}
+    layers = {
+        fields.META_IIFTYPE: LAYER2,
+        fields.META_PROTOCOL: LAYER3,
+        fields.META_NFPROTO: LAYER3,
+        fields.META_L4PROTO: LAYER4,
+    }
     return Value(name, shown, length, establishes=layers.get(expr.key, 0))
 
 
@@ -83,7 +90,7 @@ def fib(expr: Fib) -> Value:
     keys = " . ".join(name for bit, name in FIB_FLAGS if expr.flags & bit)
     name, shown = FIB_RESULTS.get(expr.result, (str(expr.result), render.hexadecimal))
     length = 16 if expr.result == 2 else 4
-    return Value(f"fib {keys} {name}", render.boolean if expr.flags & FIB_PRESENT else shown, length)
+    return Value(f"fib {keys} {name}", render.presence if expr.flags & FIB_PRESENT else shown, length)
 
 
 def numgen(expr: Numgen) -> Value:
@@ -136,7 +143,7 @@ def exthdr(expr: Exthdr) -> Value:
     """An option or extension header, or whether there is one."""
     present = expr.flags & 1
     name = exthdr_name(expr)
-    shown = render.boolean if present else render.network
+    shown = render.presence if present else render.network
     return Value(name.removesuffix(" size") if present else name, shown, 1 if present else expr.length)
 
 

@@ -75,12 +75,35 @@ def quoted(data: bytes) -> str:
     return f'"{data.partition(bytes(1))[0].decode(errors="backslashreplace")}"'
 
 
-def symbol(table: dict[int, str], order: str = "big") -> Render:
-    """A number that has a word; decimal when it has none."""
+def duration(data: bytes) -> str:
+    """Milliseconds in host order, `1h30s`."""
+    seconds = int.from_bytes(data, sys.byteorder) // 1000
+    parts = []
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        if seconds >= unit:
+            parts.append(f"{seconds // unit}{name}")
+            seconds %= unit
+    return "".join(parts) or "0s"
+
+
+def hour(data: bytes) -> str:
+    """Seconds of the day in host order, `"08:00"`; UTC, as the kernel has it."""
+    seconds = int.from_bytes(data, sys.byteorder)
+    rest = f":{seconds % 60:02}" if seconds % 60 else ""
+    return f'"{seconds // 3600:02}:{seconds // 60 % 60:02}{rest}"'
+
+
+def presence(data: bytes) -> str:
+    """Whether something was found."""
+    return "exists" if any(data) else "missing"
+
+
+def symbol(table: dict[int, str], order: str = "big", fallback: str = "d") -> Render:
+    """A number that has a word; formatted by `fallback` when it has none."""
 
     def render(data: bytes) -> str:
         number = int.from_bytes(data, "little" if order == "host" and sys.byteorder == "little" else "big")
-        return table.get(number, str(number))
+        return table.get(number) or format(number, fallback)
 
     return render
 
@@ -104,7 +127,9 @@ ct_status: Final = flags(symbols.CT_STATUSES, "host")
 tcp_flags: Final = flags(symbols.TCP_FLAGS)
 addrtype: Final = symbol(dict(enumerate(symbols.ADDRTYPES)), "host")
 direction: Final = symbol({0: "original", 1: "reply"})
-boolean: Final = symbol({0: "missing", 1: "exists"})
+dscp: Final = symbol(symbols.DSCPS, fallback="#04x")
+device_type: Final = symbol(symbols.DEVICE_TYPES, "host")
+day: Final = symbol(symbols.DAYS)
 
 
 def swapped(render: Render, size: int) -> Render:

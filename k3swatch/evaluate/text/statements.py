@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from k3swatch.evaluate.text import fields, render, symbols
+from k3swatch.evaluate.text.compare import prefix
 from k3swatch.evaluate.text.loads import concatenation, expression, exthdr_name, payload
-from k3swatch.evaluate.text.writer import Value, Writer
+from k3swatch.evaluate.text.verdict import verdict
+from k3swatch.evaluate.text.writer import LAYER3, LAYER4, Value, Writer
 from k3swatch.model import expr as e
 
-VERDICTS = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", -1: "continue", -2: "break", -5: "return"}
-JUMPS = {-3: "jump", -4: "goto"}
 DYNSET = ("add", "update", "delete")
 OBJECTS = {
     1: "counter name",
@@ -22,14 +22,8 @@ OBJECTS = {
 }
 UNITS = {1: "second", 60: "minute", 3600: "hour", 86400: "day", 604800: "week"}
 BYTES = ((1 << 20, "mbytes"), (1 << 10, "kbytes"))
+DEFAULT_BURST = 5  # which nft leaves out
 NETMAP = 64  # NF_NAT_RANGE_NETMAP
-
-
-def verdict(found: e.Verdict) -> str:
-    """`accept`, `jump KUBE-SERVICES`."""
-    if found.code in JUMPS:
-        return f"{JUMPS[found.code]} {found.chain}"
-    return VERDICTS.get(found.code, f"opaque(verdict {found.code})")
 
 
 def flags(value: int) -> str:
@@ -58,10 +52,26 @@ def registers(writer: Writer, low: int | None, high: int | None, shown: render.R
     return one(low), one(high if high is not None else low)
 
 
-def to_family(writer: Writer, number: int) -> str:
+def netmap(writer: Writer, expr: e.Nat, low: str, high: str) -> tuple[str, str]:
+    """A range of constants as the prefix it is."""
+    ends = [
+        writer.value(register).constant for register in (expr.addr_min, expr.addr_max) if register is not None
+    ]
+    match ends:
+        case [bytes() as first, bytes() as last]:
+            mask = bytes(a ^ b ^ 0xFF for a, b in zip(first, last, strict=False))
+            return prefix(first, mask), ""
+    return low, high
+
+
+def to_family(writer: Writer, number: int, always: bool = False) -> str:
     """`ip ` or `ip6 `, which nft adds in tables of more than one family."""
     name = symbols.NFPROTOS.get(number, "")
-    return f"{name.replace('ipv4', 'ip').replace('ipv6', 'ip6')} " if name and writer.family == "inet" else ""
+    return (
+        f"{name.replace('ipv4', 'ip').replace('ipv6', 'ip6')} "
+        if name and (always or writer.family == "inet")
+        else ""
+    )
 
 
 def nat(expr: e.Nat, writer: Writer) -> str:
@@ -69,10 +79,17 @@ def nat(expr: e.Nat, writer: Writer) -> str:
     low, high = registers(writer, expr.addr_min, expr.addr_max, render.address)
     first, last = registers(writer, expr.proto_min, expr.proto_max, render.network)
     ports = first if last in ("", first) else f"{first}-{last}"
-    prefix = "prefix " if expr.flags & NETMAP else ""
+    family = to_family(writer, expr.family)
+    if expr.flags & NETMAP:
+        low, high = netmap(writer, expr, low, high)
+    mapped = expr.addr_min is not None and writer.value(expr.addr_min).constant is None
+    if mapped and (expr.flags & NETMAP or (expr.proto_min is not None and not first)):
+        family = to_family(
+            writer, expr.family, always=True
+        )  # nft wants it for a map of both, and of prefixes
     word = "snat" if expr.type == 0 else "dnat" if expr.type == 1 else f"opaque(nat {expr.type})"
     target = endpoint(low, high, ports, expr.family == 10)
-    return f"{word} {to_family(writer, expr.family)}{prefix}to {target}{flags(expr.flags)}"
+    return f"{word} {family}{'prefix ' if expr.flags & NETMAP else ''}to {target}{flags(expr.flags)}"
 
 
 def redirect(expr: e.Redir, writer: Writer) -> str:
@@ -92,6 +109,10 @@ def tproxy(expr: e.Tproxy, writer: Writer) -> str:
 
 def reject(expr: e.Reject, writer: Writer) -> str:
     """`reject`, `reject with tcp reset`; port-unreachable is the default."""
+    if expr.type == 0:
+        writer.name(LAYER3)
+    elif writer.family != "inet":
+        writer.name(LAYER4)
     if expr.type == 1:
         return "reject with tcp reset"
     if expr.type == 2:
@@ -114,6 +135,7 @@ def assign(name: str, shown: render.Render, value: Value) -> str:
 def payload_set(expr: e.PayloadSet, writer: Writer) -> str:
     """`ip daddr set 10.0.0.1`."""
     target = payload(e.Payload(0, expr.base, expr.offset, expr.length), writer)
+    writer.name(*target.rests_on)
     return assign(target.text, target.render, writer.value(expr.sreg))
 
 
@@ -122,7 +144,9 @@ def limit(expr: e.Limit) -> str:
     over = "over " if expr.flags & 1 else ""
     unit = UNITS.get(expr.unit, f"{expr.unit}s")
     if expr.type == 0:
-        return f"limit rate {over}{expr.rate}/{unit}" + (f" burst {expr.burst} packets" if expr.burst else "")
+        return f"limit rate {over}{expr.rate}/{unit}" + (
+            f" burst {expr.burst} packets" if expr.burst not in (0, DEFAULT_BURST) else ""
+        )
     burst = f" burst {size(expr.burst)}" if expr.burst else ""
     return f"limit rate {over}{size(expr.rate)}/{unit}{burst}"
 

@@ -36,6 +36,17 @@ ADDRTYPES: Final[tuple[str, ...]] = (
     "nat",
     "xresolve",
 )
+DEVICE_TYPES: Final[dict[int, str]] = {1: "ether", 512: "ppp", 772: "loopback"}
+DAYS: Final[dict[int, str]] = {
+    0: '"Sunday"',
+    1: '"Monday"',
+    2: '"Tuesday"',
+    3: '"Wednesday"',
+    4: '"Thursday"',
+    5: '"Friday"',
+    6: '"Saturday"',
+}
+ECNS: Final[dict[int, str]] = {0: "not-ect", 1: "ect1", 2: "ect0", 3: "ce"}
 
 # bits, in the order nft prints them
 CT_STATES: Final[dict[int, str]] = {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}

@@ -6,13 +6,15 @@ as a dependency and taken back when the header it announces is named.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from k3swatch.evaluate.text.fields import Field
 from k3swatch.evaluate.text.render import Render, hexadecimal
+from k3swatch.model.ruleset import Element
 
-LAYER3, LAYER4 = 3, 4
+LAYER2, LAYER3, LAYER4 = 2, 3, 4
 SLOT: Final = 4  # bytes of a 32-bit register
 
 
@@ -20,7 +22,7 @@ SLOT: Final = 4  # bytes of a 32-bit register
 class Value:
     """What a register holds: `text` in nft's words, and how constants compared with it are printed.
 
-    `mask` and `xor` are what bitwise did to it; `rests_on` is the layer whose protocol names its header.
+    `mask` and `xor` are what bitwise did to it; `rests_on` are the layers whose protocol its header implies.
     """
 
     text: str
@@ -31,7 +33,7 @@ class Value:
     mask: bytes | None = None
     xor: bytes = b""
     constant: bytes | None = None
-    rests_on: int = 0
+    rests_on: tuple[int, ...] = ()
     establishes: int = 0  # comparing this for equality says what the layer's protocol is
     bitset: bool = False  # `!= 0` after a mask asks for any of the bits
 
@@ -46,11 +48,16 @@ def slots(length: int) -> int:
     return (length + SLOT - 1) // SLOT
 
 
+Members = Callable[[str], Sequence[Element] | None]
+"""The elements of a set by its name; None: show the name."""
+
+
 @dataclass(slots=True)
 class Writer:
     """One rule in the making. `family` is the table's: ip, ip6, inet, ..."""
 
     family: str
+    members: Members | None = None
     layer3: int | None = None  # nfproto known so far
     layer4: int | None = None  # IPPROTO_* known so far
     said: list[str] = field(default_factory=list)
@@ -71,9 +78,9 @@ class Writer:
         self._named.clear()
         self.said.append(text)
 
-    def name(self, layer: int) -> None:
-        """The next statement names a header of this layer's protocol."""
-        self._named.add(layer)
+    def name(self, *layers: int) -> None:
+        """The next statement names a header that implies the protocol of these layers."""
+        self._named.update(layers)
 
     def depend(self, layer: int, number: int, text: str) -> None:
         """Say what establishes a layer, ready to be taken back."""
@@ -85,7 +92,7 @@ class Writer:
         """From here on the network (LAYER3) or transport (LAYER4) protocol is this."""
         if layer == LAYER3:
             self.layer3 = number
-        else:
+        elif layer == LAYER4:
             self.layer4 = number
 
     def load(self, register: int, value: Value) -> None:
@@ -98,7 +105,7 @@ class Writer:
     def value(self, register: int) -> Value:
         """What the register holds; a Value of `?` when nothing we know put it there."""
         value = self._registers.get(slot(register), (Value("?"), 0))[0]
-        self.name(value.rests_on)
+        self.name(*value.rests_on)
         return value
 
     def holds(self, register: int) -> bool:
@@ -116,7 +123,7 @@ class Writer:
             if age is not None and loaded != age:
                 break
             age = loaded
-            self.name(value.rests_on)
+            self.name(*value.rests_on)
             parts.append(value)
             at += max(1, slots(value.length))
         return tuple(parts) or (Value("?"),)

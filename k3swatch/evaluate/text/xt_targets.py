@@ -5,6 +5,7 @@ from __future__ import annotations
 from k3swatch.evaluate.text import render, statements
 from k3swatch.evaluate.text.compare import prefix
 from k3swatch.evaluate.text.loads import expression
+from k3swatch.evaluate.text.verdict import verdict as verdict_text
 from k3swatch.evaluate.text.writer import Value, Writer
 from k3swatch.evaluate.text.xt_words import ALL, span
 from k3swatch.model import xt
@@ -103,7 +104,7 @@ def verdict(
         case xt.XtQueue():
             return statements.queue(Queue(spec.num, spec.total, int(spec.bypass)))
         case xt.XtStandard():
-            return statements.verdict(Verdict(spec.code, spec.chain))
+            return verdict_text(Verdict(spec.code, spec.chain))
         case xt.XtReject():
             six = writer.layer3 == 10
             names = REJECT_IP6 if six else REJECT_IP
