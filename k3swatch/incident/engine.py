@@ -185,8 +185,9 @@ class Engine:
         """
         same = [self._records[port, cause]] if (port, cause) in self._records else []
         if finding.mechanism is Mechanism.UNEXPLAINED:
-            wanted = (finding.family, finding.destination or "")
-            same += [record for record in self._of(port) if record.incident.cause[1:3] == wanted]
+            for record in self._of(port):
+                if any(each.destination == finding.destination for each in record.incident.findings):
+                    same.append(record)
         for record in same:
             if record.open or flow.at <= (record.incident.resolved_at or 0.0):
                 return record

@@ -48,6 +48,8 @@ def material(findings: Iterable[Finding]) -> frozenset[object]:
             finding.state,
             finding.vantage,
             finding.family,
+            finding.destination,
+            finding.restriction,
             frozenset(finding.addresses),
             frozenset(finding.conditions),
             finding.certain,

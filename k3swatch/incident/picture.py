@@ -52,7 +52,7 @@ def group(findings: Iterable[Finding], known: Collection[tuple[str, ...]]) -> Gr
             if room > 0:
                 room -= 1
             else:
-                finding = replace(finding, destination=None, path=(), culprit=None, why=FOLDED)
+                finding = replace(finding, destination=None, path=(), anchor=None, culprit=None, why=FOLDED)
                 cause = finding.cause
         groups[cause] = (*groups.get(cause, ()), finding)
     return groups

@@ -1,0 +1,123 @@
+"""Transitions and events as journal fields. Names and meanings: k3swatch/view/catalog.py and docs/journal.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from k3swatch.model.finding import Finding
+from k3swatch.model.incident import Change, Event, Incident, Notice, Transition
+from k3swatch.sinks.native import valid
+from k3swatch.view.catalog import ENTRIES, Kind, kind_of, kind_of_notice
+from k3swatch.view.message import destinations, message, severity_of
+
+IDENTIFIER = "k3swatch"
+LIMIT = 16  # repeated fields of one name
+
+CRITICAL, ERROR, WARNING, NOTICE, INFO = 2, 3, 4, 5, 6  # syslog(3)
+
+_SEVERITY = {"critical": CRITICAL, "warning": WARNING, "info": NOTICE}
+_NOTICE = {
+    Notice.BLIND: ERROR,
+    Notice.SIGHTED: NOTICE,
+    Notice.LISTENER_CHANGED: NOTICE,
+    Notice.CONFIG_REJECTED: ERROR,
+    Notice.CONFIG_LOADED: INFO,
+    Notice.STARTED: INFO,
+    Notice.STOPPED: NOTICE,
+    Notice.SINK_FAILED: ERROR,
+    Notice.SINK_RECOVERED: NOTICE,
+}
+
+Field = tuple[str, str]
+
+
+def priority(transition: Transition) -> int:
+    """The syslog priority of a transition: an end is a notice, a change at most a warning."""
+    if transition.change is Change.RESOLVED:
+        return NOTICE
+    loud = _SEVERITY.get(severity_of(transition.incident), WARNING)
+    return max(loud, WARNING) if transition.change is Change.CHANGED else loud
+
+
+def event_priority(event: Event) -> int:
+    """The syslog priority of an event: its own severity when it has one, else that of its kind."""
+    own = dict(event.fields).get("K3SWATCH_SEVERITY")
+    return _SEVERITY.get(own, NOTICE) if own and own != "notice" else _NOTICE[event.notice]
+
+
+def of_transition(transition: Transition) -> list[Field]:
+    """All fields of one step of one incident, MESSAGE first."""
+    incident = transition.incident
+    resolved = transition.change is Change.RESOLVED
+    return [
+        *_head(kind_of(transition), message(transition), priority(transition)),
+        ("K3SWATCH_PORT", incident.spec),
+        ("K3SWATCH_NAME", incident.port),
+        ("K3SWATCH_STATE", transition.verdict.state if resolved else incident.state),
+        ("K3SWATCH_CHANGE", transition.change),
+        ("K3SWATCH_INCIDENT", incident.id),
+        ("K3SWATCH_SEVERITY", severity_of(incident)),
+        *_findings(incident.findings),
+        ("K3SWATCH_CONNECTIONS", str(incident.connections)),
+        ("K3SWATCH_FLAPS", str(incident.flaps)),
+        *_origin(incident),
+    ]
+
+
+def of_event(event: Event) -> list[Field]:
+    """All fields of one event, MESSAGE first."""
+    text = f"{event.message} ({event.hint})" if event.hint else event.message
+    head = _head(kind_of_notice(event.notice), text, event_priority(event))
+    own = [("K3SWATCH_CHANGE", str(event.notice)), ("K3SWATCH_SUBJECT", event.subject)]
+    hint = [("K3SWATCH_HINT", event.hint)] if event.hint else []
+    return [*head, *own, *hint, *((name, value) for name, value in event.fields if valid(name))]
+
+
+def _head(kind: Kind, text: str, number: int) -> list[Field]:
+    return [
+        ("MESSAGE", text),
+        ("MESSAGE_ID", ENTRIES[kind].id),
+        ("PRIORITY", str(number)),
+        ("SYSLOG_IDENTIFIER", IDENTIFIER),
+    ]
+
+
+def _findings(findings: tuple[Finding, ...]) -> Iterator[Field]:
+    first = findings[0]
+    yield "K3SWATCH_MECHANISM", first.mechanism
+    yield "K3SWATCH_CERTAIN", str(int(any(finding.certain for finding in findings)))
+    yield "K3SWATCH_SHADOWED", str(int(all(finding.shadowed for finding in findings)))
+    several = {
+        "K3SWATCH_DESTINATION": destinations(findings),
+        "K3SWATCH_VANTAGE": [str(finding.vantage) for finding in findings],
+        "K3SWATCH_ADDRESSES": [address for finding in findings for address in finding.addresses],
+        "K3SWATCH_CONDITIONS": [condition for finding in findings for condition in finding.conditions],
+        "K3SWATCH_WHY": [finding.why for finding in findings if finding.why],
+    }
+    for name, values in several.items():
+        for value in list(dict.fromkeys(values))[:LIMIT]:
+            yield name, value
+    step = first.rule
+    if step is not None:
+        yield "K3SWATCH_RULE", step.rule
+        yield "K3SWATCH_FAMILY", step.family
+        yield "K3SWATCH_TABLE", step.table
+        yield "K3SWATCH_CHAIN", step.chain
+        yield "K3SWATCH_HANDLE", str(step.handle)
+        if step.comment:
+            yield "K3SWATCH_COMMENT", step.comment
+    for each in first.path[:LIMIT]:
+        yield "K3SWATCH_PATH", f"{each.family} {each.table} {each.chain} handle {each.handle}: {each.rule}"
+    who = next((finding.culprit for finding in findings if finding.culprit), None)
+    if who is not None:
+        for key, text in (("POD", who.pod), ("OWNER", who.owner), ("SERVICE", who.service)):
+            if text:
+                yield f"K3SWATCH_{key}", text
+
+
+def _origin(incident: Incident) -> Iterator[Field]:
+    if incident.generation is not None:
+        yield "K3SWATCH_GENERATION", str(incident.generation)
+    if incident.committer is not None:
+        yield "K3SWATCH_PID", str(incident.committer[0])
+        yield "K3SWATCH_COMM", incident.committer[1]

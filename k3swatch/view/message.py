@@ -1,0 +1,201 @@
+"""Transitions in words: the line a tired person reads at 3 a.m., and the longer text of an alert. Pure.
+
+All text that came from the kernel or from a container goes through `plain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from k3swatch.model.finding import Finding, PortVerdict
+from k3swatch.model.incident import Change, Incident, Transition
+from k3swatch.model.words import Mechanism, State, Vantage
+from k3swatch.view.plain import plain
+
+SHOWN = 3  # addresses, conditions: so many are named, the rest counted
+
+WORKS = (
+    "What usually still works: kubectl --kubeconfig /var/lib/rancher/k3s/server/cred/admin.kubeconfig "
+    "(https://127.0.0.1:6444, kube-apiserver's own address)."
+)
+
+
+def severity(findings: Iterable[Finding], port_severity: str) -> str:
+    """How loud: the port's own severity; `warning` for what is unknown or uncertain; `info` for what is no alarm:
+    a cause that waits behind another, a block that meets only some."""
+    active = [finding for finding in findings if not finding.shadowed and not finding.restriction]
+    if not active:
+        return "info"
+    if any(finding.certain and finding.state is not State.UNKNOWN for finding in active):
+        return port_severity
+    return port_severity if port_severity == "info" else "warning"
+
+
+def severity_of(incident: Incident) -> str:
+    """How loud an incident is."""
+    return severity(incident.findings, incident.severity)
+
+
+def message(transition: Transition) -> str:
+    """One line: which port, what became of it, for whom, by which rule, by whose hand."""
+    incident = transition.incident
+    subject = f"{incident.spec} ({plain(incident.port, 64)})"
+    if transition.change is Change.RESOLVED:
+        return (
+            f"{subject} is no longer {_short(incident)}{_removed(transition)}: {_after(transition.verdict)}"
+        )
+    if transition.change is Change.FLAPPING:
+        return (
+            f"{subject} is {_short(incident)} again and again ({incident.flaps} times){_how(incident)}; "
+            "no more is told until it has been stable for a minute"
+        )
+    if transition.change is Change.CONFIRMED:
+        seen = _connections(incident.connections)
+        return f"{subject} is {_short(incident)}, and this is real: {seen} went there{_how(incident)}"
+    if all(finding.shadowed for finding in incident.findings):
+        lead = f"{subject}: a second cause waits behind the first and would take over{_target(incident)}"
+        return f"{lead}{_whom(incident)}{_how(incident)}"
+    if transition.change is Change.CHANGED:
+        return f"{subject} is still {_short(incident)}, now{_whom(incident) or ' otherwise'}{_how(incident)}"
+    again = " again" if incident.flaps else ""
+    return f"{subject} {_verb(incident)}{again}{_target(incident)}{_whom(incident)}{_how(incident)}"
+
+
+def description(incident: Incident) -> str:
+    """Some lines for an alert: the sentence, the path of rules, who, and what still works."""
+    first = incident.findings[0]
+    lines = [f"{incident.spec} {_verb(incident)}{_target(incident)}{_whom(incident)}{_how(incident)}."]
+    lines += [
+        f"{number}. {step.family} {plain(step.table, 64)} {plain(step.chain, 64)} handle {step.handle}: "
+        f"{plain(step.rule)}"
+        for number, step in enumerate(first.path[:12], 1)
+    ]
+    receiver = pod(incident)
+    if receiver:
+        lines.append(f"Received by: {plain(receiver)}.")
+    if incident.state is not State.UNKNOWN and incident.spec == "tcp/6443":
+        lines.append(WORKS)
+    return "\n".join(lines)
+
+
+def pod(incident: Incident) -> str | None:
+    """Who receives the traffic, as far as attribution knows: the pod, else the container."""
+    for finding in incident.findings:
+        if finding.culprit and (finding.culprit.pod or finding.culprit.container):
+            return finding.culprit.pod or finding.culprit.container
+    return None
+
+
+def whom(findings: Sequence[Finding]) -> str:
+    """`192.168.1.233 from outside and 127.0.0.1 from this host`; empty when no address is named."""
+    parts = []
+    for vantage, words in ((Vantage.EXTERNAL, "from outside"), (Vantage.LOCAL, "from this host")):
+        addresses = list(dict.fromkeys(a for f in findings if f.vantage is vantage for a in f.addresses))
+        if addresses:
+            parts.append((_some(addresses), words))
+    if len(parts) == 2 and parts[0][0] == parts[1][0]:
+        return f"{parts[0][0]} {parts[0][1]} and {parts[1][1]}"
+    return " and ".join(f"{addresses} {words}" for addresses, words in parts)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
+    whole = max(0, round(seconds))
+    for size, unit, small, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size} {unit}" + (f" {rest} {name}" if rest else "")
+    return f"{whole} s"
+
+
+def _some(items: Sequence[str]) -> str:
+    shown = ", ".join(plain(item, 80) for item in items[:SHOWN])
+    return shown if len(items) <= SHOWN else f"{shown} and {len(items) - SHOWN} more"
+
+
+def _connections(count: int) -> str:
+    return f"{count} connections" if count != 1 else "1 connection"
+
+
+def _certain(incident: Incident) -> bool:
+    return incident.state is State.UNKNOWN or any(finding.certain for finding in incident.findings)
+
+
+def _verb(incident: Incident) -> str:
+    return f"{'is' if _certain(incident) else 'may be'} {_state(incident)}"
+
+
+def _state(incident: Incident) -> str:
+    some = all(finding.restriction for finding in incident.findings)
+    return f"{incident.state.upper()} for some" if some else incident.state.upper()
+
+
+def destinations(findings: Iterable[Finding]) -> list[str]:
+    """Where connections go, each once, in the order of the findings."""
+    return list(dict.fromkeys(finding.destination for finding in findings if finding.destination))
+
+
+def _target(incident: Incident) -> str:
+    found = destinations(incident.findings)
+    return f" to {_some(found)}" if found else ""
+
+
+def _short(incident: Incident) -> str:
+    maybe = "" if _certain(incident) else "(maybe) "
+    return f"{maybe}{_state(incident)}{_target(incident)}"
+
+
+def _whom(incident: Incident) -> str:
+    words = whom(incident.findings)
+    conditions = list(dict.fromkeys(condition for f in incident.findings for condition in f.conditions))
+    only = f" (only {_some(conditions)})" if conditions else ""
+    return f" for {words}{only}" if words else only
+
+
+def _how(incident: Incident) -> str:
+    """`: rule "..." in ip nat CNI-DN-00ae handle 15, by iptables (pid 4242)`."""
+    finding = incident.findings[0]
+    why = next((each.why for each in incident.findings if each.why), None)
+    step = finding.rule
+    if finding.mechanism is Mechanism.UNEXPLAINED:
+        words = ": no rule explains it" + (f" ({plain(why)})" if why else "")
+    elif step is None:
+        words = f": {plain(why)}" if why else ""
+    else:
+        place = f"{step.family} {plain(step.table, 64)} {plain(step.chain, 64)} handle {step.handle}"
+        words = f': rule "{plain(step.rule)}" in {place}' + (f" ({plain(why)})" if why else "")
+    receiver = pod(incident)
+    if receiver:
+        words += f", received by {plain(receiver, 120)}"
+    if incident.committer:
+        words += f", by {plain(incident.committer[1], 32)} (pid {incident.committer[0]})"
+    return words
+
+
+def _removed(transition: Transition) -> str:
+    incident = transition.incident
+    lasted = duration((incident.resolved_at or transition.at) - incident.opened_at)
+    facts = (
+        f" (after {lasted}"
+        + (f", {_connections(incident.connections)}" if incident.connections else "")
+        + ")"
+    )
+    if transition.committer is None:
+        return facts
+    return f"{facts}, undone by {plain(transition.committer[1], 32)} (pid {transition.committer[0]})"
+
+
+def _after(verdict: PortVerdict) -> str:
+    state = verdict.state
+    if state in (State.DIVERTED, State.BLOCKED, State.UNKNOWN):
+        worst = next(
+            finding for finding in verdict.findings if finding.state is state and not finding.shadowed
+        )
+        target = f" to {plain(worst.destination, 80)}" if worst.destination else ""
+        why = f": {plain(worst.why)}" if worst.why and state is State.UNKNOWN else ""
+        return f"but the port is {state.upper()}{target} by another cause{why}"
+    if not verdict.judged:
+        return "the port is not watched any more"
+    if state is State.UNSERVED:
+        return "the rules let connections through again, but nobody listens"
+    return "the port is delivered again"
