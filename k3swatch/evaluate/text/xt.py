@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from k3swatch.evaluate.text import render, symbols
 from k3swatch.evaluate.text.compare import prefix
 from k3swatch.evaluate.text.writer import LAYER3, LAYER4, Writer
@@ -77,27 +79,33 @@ def transport(spec: xt.Ports | xt.Multiport, writer: Writer) -> None:
     """`tcp dport 6443`, `tcp dport { 6443, 80 }`, `tcp flags syn / fin,syn,rst,ack`."""
     number = spec.protocol if isinstance(spec, xt.Ports) else writer.layer4
     name = symbols.PROTOCOLS.get(number or 0, "th")
-    if number == writer.layer4:
-        writer.name(LAYER4)
-    if isinstance(spec, xt.Multiport):
-        ports = ", ".join(span(ends) for ends in spec.ranges)
-        ports = ports if len(spec.ranges) == 1 else f"{{ {ports} }}"
-        if spec.which > 1:
-            writer.say(f"xt multiport {unless(spec.invert)}{ports}")
-        else:
-            writer.say(f"{name} {('sport', 'dport')[spec.which]} {unless(spec.invert)}{ports}")
-        return
+    for text in ports(spec, name) if isinstance(spec, xt.Ports) else multiport(spec, name):
+        if number == writer.layer4:
+            writer.name(LAYER4)
+        writer.say(text)
+
+
+def multiport(spec: xt.Multiport, name: str) -> Iterator[str]:
+    """`tcp dport { 6443, 8000-8999 }`; `--ports` asks for either end, which nft has no word for."""
+    shown = ", ".join(span(ends) for ends in spec.ranges)
+    shown = shown if len(spec.ranges) == 1 else f"{{ {shown} }}"
+    key = f"{name} {('sport', 'dport')[spec.which]}" if spec.which < 2 else "xt multiport ports"
+    yield f"{key} {unless(spec.invert)}{shown}"
+
+
+def ports(spec: xt.Ports, name: str) -> Iterator[str]:
+    """What `-m tcp` and `-m udp` ask; nothing when they only stand beside `-p`."""
     if spec.source != ANY_PORT or spec.invert_source:
-        writer.say(f"{name} sport {unless(spec.invert_source)}{span(spec.source)}")
+        yield f"{name} sport {unless(spec.invert_source)}{span(spec.source)}"
     if spec.destination != ANY_PORT or spec.invert_destination:
-        writer.say(f"{name} dport {unless(spec.invert_destination)}{span(spec.destination)}")
+        yield f"{name} dport {unless(spec.invert_destination)}{span(spec.destination)}"
     if spec.flags_mask or spec.invert_flags:
         compare, mask = (
             symbols.bits(bits, symbols.TCP_FLAGS) for bits in (spec.flags_compare, spec.flags_mask)
         )
-        writer.say(f"tcp flags {unless(spec.invert_flags)}{compare} / {mask}")
+        yield f"tcp flags {unless(spec.invert_flags)}{compare} / {mask}"
     if spec.option:
-        writer.say(f"tcp option {spec.option} {'missing' if spec.invert_option else 'exists'}")
+        yield f"tcp option {spec.option} {'missing' if spec.invert_option else 'exists'}"
 
 
 def header(spec: xt.IpHeader, writer: Writer) -> None:
