@@ -46,7 +46,7 @@ def capture(source: NftablesSource, taken_at: float) -> Document:
                 continue
         except Interrupted:
             continue
-        host = read_raw_host()._asdict()
+        host = read_raw_host()
         return {
             "schema": SCHEMA,
             "kind": KIND,
@@ -57,14 +57,19 @@ def capture(source: NftablesSource, taken_at: float) -> Document:
             "legacy": list(legacy_table_names()),
             "nf_tables": {part: _encode(messages) for part, messages in parts.items()},
             "host": {
-                key: _encode(value) if isinstance(value, list) else value for key, value in host.items()
+                "name": host.name,
+                "addresses": _encode(host.addresses),
+                "links": _encode(host.links),
+                "tcp": _encode(host.tcp),
+                "udp": _encode(host.udp),
+                "unreadable": list(host.unreadable),
             },
         }
     raise SourceError(f"nf_tables: changed in each of {_TRIES} attempts to read it", hint="try again")
 
 
-def _encode(messages: Iterable[bytes]) -> list[str]:
-    return [base64.b64encode(message).decode("ascii") for message in messages]
+def _encode(messages: Iterable[bytes] | None) -> list[str] | None:
+    return None if messages is None else [base64.b64encode(message).decode("ascii") for message in messages]
 
 
 def _read(source: NftablesSource) -> dict[str, list[bytes]]:

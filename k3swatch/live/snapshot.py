@@ -55,7 +55,7 @@ class SnapshotRuleset:
             self._raw_elements.setdefault(elements_of(raw), []).append(raw)
         self._members: dict[SetInfo, Members] = {}
         self._host = _raw_host(_require(document, "host", dict, "snapshot"))
-        self._legacy = tuple(str(name) for name in document.get("legacy", ()))
+        self._legacy = tuple(str(name) for name in _require(document, "legacy", list, "snapshot"))
 
     @classmethod
     def load(cls, path: str | Path) -> SnapshotRuleset:
