@@ -215,9 +215,9 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from k3swatch.demo import __main__ as demo
+    from k3swatch.demo.story import main as demo
 
-    return demo.main(args.arguments)
+    return demo(args.arguments)
 
 
 def _config_check(args: argparse.Namespace) -> int:
