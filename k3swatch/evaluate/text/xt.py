@@ -80,7 +80,7 @@ def transport(spec: xt.Ports | xt.Multiport, writer: Writer) -> None:
     number = spec.protocol if isinstance(spec, xt.Ports) else writer.layer4
     name = symbols.PROTOCOLS.get(number or 0, "th")
     for text in ports(spec, name) if isinstance(spec, xt.Ports) else multiport(spec, name):
-        if number == writer.layer4:
+        if number == writer.layer4 and text.startswith(name):
             writer.name(LAYER4)
         writer.say(text)
 
