@@ -214,6 +214,8 @@ class Daemon:
             if self.sources.ruleset.current is not None:
                 self._answered_at = self.clock.monotonic()
         self.engine.flows_visible(self.sources.flows.current is not None, self.clock.now())
+        blind = {source.name: source.blind_seconds for source in self.sources.all}
+        self.sinks.meter(report.attach(self), report.counts(self), report.lost(self), blind)
         self.notifier.status(report.status_line(self))
 
     # looking
@@ -231,11 +233,11 @@ class Daemon:
         self._publish(self.engine.observe(observation, now))
         for event in self.listeners.observe(observation, now):
             self.tell(event)
-        self.sinks.observe(self.engine.observation)
-        self._protect()
         ended = self.clock.monotonic()
         self.evaluations += 1
         self.evaluation_seconds = ended - began
+        self.sinks.observe(self.engine.observation, self.evaluation_seconds)
+        self._protect()
         # never busy for more than half of the time, however fast commits come: the host has work to do
         self._not_before = ended + self.evaluation_seconds
         self._next_resync = ended + RESYNC
@@ -297,14 +299,14 @@ class Daemon:
         self.notifier.reloading()
         try:
             config = configuration.load(self.config.path)
-            self.sinks.configure(config)
         except ConfigError as error:
             self.tell(notices.rejected(error, self.clock.now()))
         else:
+            waiting = self.sinks.configure(self.config, config)
             self.config = config
             self._dirty = True
             self._protect()
-            self.tell(notices.loaded(config, self.clock.now()))
+            self.tell(notices.loaded(config, waiting, self.clock.now()))
         self.notifier.ready(report.status_line(self))
 
 
@@ -322,6 +324,7 @@ def run(path: str | None) -> None:
         Ruleset().close()
     signals = Signals()
     try:
-        Daemon(config, Sinks(config, signals.wake), SystemClock(), signals, Notifier()).run()
+        clock = SystemClock()
+        Daemon(config, Sinks(config, clock, signals.wake), clock, signals, Notifier()).run()
     finally:
         signals.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from k3swatch import __version__
 from k3swatch.config import Config
 from k3swatch.errors import ConfigError, SourceError
@@ -19,12 +21,12 @@ def stopped(why: str, now: float) -> Event:
     return Event(Notice.STOPPED, "k3swatch", f"k3swatch stops: {why}; nobody watches the ports now", now)
 
 
-def loaded(config: Config, now: float) -> Event:
-    """A configuration was read again and is in force."""
-    ports = ", ".join(port.spec for port in config.ports)
-    return Event(
-        Notice.CONFIG_LOADED, config.path or "defaults", f"configuration loaded: watches {ports}", now
-    )
+def loaded(config: Config, waiting: Sequence[str], now: float) -> Event:
+    """A configuration was read again and is in force, but for the sections that are `waiting` for a restart."""
+    text = f"configuration loaded: watches {', '.join(port.spec for port in config.ports)}"
+    if waiting:
+        text += f"; changes of {', '.join(waiting)} wait for a restart"
+    return Event(Notice.CONFIG_LOADED, config.path or "defaults", text, now)
 
 
 def rejected(error: ConfigError, now: float) -> Event:

@@ -7,27 +7,46 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from k3swatch.clock import Clock
 from k3swatch.config import Config
 from k3swatch.model.finding import Observation
+from k3swatch.model.flow import FlowCount
 from k3swatch.model.incident import Event, Incident, Transition
+from k3swatch.model.words import Attach
 from k3swatch.sinks.base import Sink
 from k3swatch.sinks.journald import Journald
 
 GRACE = 2.0  # seconds each sink has to tell the last things
+RESTART = ("metrics", "journal", "state", "control")  # sections that only a restart puts in force
 
 
 class Sinks:
     """All of them, in the order they are told: the journal first, it is the quickest."""
 
-    def __init__(self, config: Config, wake: Callable[[], None]) -> None:
+    def __init__(self, config: Config, clock: Clock, wake: Callable[[], None]) -> None:
         """`wake` ends a wait of the loop, from any thread. Raises SourceError when metrics cannot be served."""
-        self._config, self._wake = config, wake
+        self._clock, self._wake = clock, wake
         self._reported: deque[Event] = deque(maxlen=64)
-        self.all: list[Sink] = [_journal(config)]
+        self._blind: dict[str, float] = {}
+        self._prometheus = None
+        if config.metrics.listen:
+            from k3swatch.sinks.prometheus import Prometheus
+
+            listen = [(address.host, address.port) for address in config.metrics.listen]
+            tls = config.metrics.tls
+            self._prometheus = Prometheus(listen, clock, (tls.cert_file, tls.key_file) if tls else None)
+        self.all: list[Sink] = [Journald(stderr=sys.stderr, enabled=config.journal.enabled)]
         if sys.stderr.isatty() and config.journal.enabled:
             self.all.append(_terminal())
+        if self._prometheus is not None:
+            self.all.append(self._prometheus)
+            self._prometheus.watch(self.all)
+
+    def incidents(self) -> tuple[Incident, ...]:
+        """What the store remembers."""
+        return ()
 
     def publish(self, transition: Transition) -> None:
         """One step of an incident, to all."""
@@ -39,37 +58,45 @@ class Sinks:
         for sink in self.all:
             sink.notify(event)
 
-    def observe(self, observation: Observation) -> None:
-        """How it is now, to all."""
+    def observe(self, observation: Observation, seconds: float) -> None:
+        """How it is now, to all; finding out took so many `seconds`."""
         for sink in self.all:
             sink.observe(observation)
+        if self._prometheus is not None:
+            self._prometheus.evaluated(seconds)
 
-    def reported(self) -> Iterable[Event]:
-        """What sinks reported of themselves since the last call."""
-        while self._reported:
-            yield self._reported.popleft()
+    def meter(
+        self, attach: Attach, counts: Sequence[FlowCount], lost: Mapping[str, int], blind: Mapping[str, float]
+    ) -> None:
+        """Figures for metrics. `lost` and `blind` (seconds) are totals by source."""
+        if self._prometheus is None:
+            return
+        self._prometheus.beat()
+        self._prometheus.probe(attach)
+        self._prometheus.count(counts)
+        self._prometheus.lost(lost)
+        for source, total in blind.items():
+            self._prometheus.blind(source, total - self._blind.get(source, 0.0))
+        self._blind = dict(blind)
 
     def report(self, event: Event) -> None:
         """A sink's own trouble, from any thread."""
         self._reported.append(event)
         self._wake()
 
-    def incidents(self) -> tuple[Incident, ...]:
-        """What the store remembers."""
-        return ()
+    def reported(self) -> Iterable[Event]:
+        """What sinks reported of themselves since the last call."""
+        while self._reported:
+            yield self._reported.popleft()
 
-    def configure(self, config: Config) -> None:
-        """Take a new configuration. Raises ConfigError and changes nothing when it cannot be had."""
-        self._config = config
+    def configure(self, old: Config, new: Config) -> tuple[str, ...]:
+        """Take a new configuration; the sections that will be in force after a restart only."""
+        return tuple(section for section in RESTART if getattr(old, section) != getattr(new, section))
 
     def close(self) -> None:
         """Let each tell what is still to be told."""
         for sink in self.all:
             sink.close(GRACE)
-
-
-def _journal(config: Config) -> Sink:
-    return Journald(stderr=sys.stderr, enabled=config.journal.enabled)
 
 
 def _terminal() -> Sink:
