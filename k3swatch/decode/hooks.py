@@ -14,10 +14,10 @@ _BOTH = {2, 10}  # what the inet family sees
 
 
 class Hooks(NamedTuple):
-    """`base` in dump order, without dormant tables; `chains` are all chains."""
+    """`base` without dormant tables; `chains` are all chains; both in dump order."""
 
     base: tuple[BaseChain, ...]
-    chains: frozenset[ChainRef]
+    chains: tuple[ChainRef, ...]
 
     def seen_by(self, hook: int, nfproto: int) -> tuple[BaseChain, ...]:
         """The base chains that a packet of this family meets in this hook."""
@@ -29,10 +29,10 @@ def decode_hooks(tables: Iterable[bytes], chains: Iterable[bytes]) -> Hooks:
     """Read NEWTABLE and NEWCHAIN messages; DecodeError when one does not fit, for then nothing is certain."""
     dormant = {(table.family, table.name) for table in map(decode_table, tables) if table.dormant}
     base: list[BaseChain] = []
-    refs: set[ChainRef] = set()
+    refs: list[ChainRef] = []
     for raw in chains:
         ref, hooked = decode_chain(raw, len(base))
-        refs.add(ref)
+        refs.append(ref)
         if hooked is not None and (ref.family, ref.table) not in dormant:
             base.append(hooked)
-    return Hooks(tuple(base), frozenset(refs))
+    return Hooks(tuple(base), tuple(refs))

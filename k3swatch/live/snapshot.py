@@ -87,6 +87,10 @@ class SnapshotRuleset:
     def check(self) -> None:
         """Nothing: a snapshot does not move."""
 
+    def chains(self) -> Sequence[ChainRef]:
+        """All chains, base or not, in dump order; the live ruleset never asks that much."""
+        return list(self._rules)
+
     def base_chains(self, hook: int, nfproto: int) -> Sequence[BaseChain]:
         """See Ruleset.base_chains."""
         return self._hooks.seen_by(hook, nfproto)
