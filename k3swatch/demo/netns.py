@@ -7,6 +7,7 @@ needs `ip netns exec`, and one program can talk from the host, from a client and
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ CLONE_NEWNET = 0x40000000  # <sched.h>
 RUN_NETNS = Path("/run/netns")  # where ip-netns(8) keeps named namespaces
 PREFIX = "k3lab"
 
+_numbers = itertools.count(1)
 _libc = ctypes.CDLL(None, use_errno=True)  # os.setns is Python 3.12
 
 
@@ -101,7 +103,8 @@ def prune() -> None:
 def namespaces(*names: str) -> Iterator[dict[str, Namespace]]:
     """Fresh namespaces under unique names, by their short names; deleted when the block ends, however it ends."""
     prune()
-    known = {name: Namespace(f"{PREFIX}-{os.getpid()}-{name}") for name in names}
+    number = next(_numbers)
+    known = {name: Namespace(f"{PREFIX}-{os.getpid()}-{number}-{name}") for name in names}
     try:
         run(("ip", "-batch", "-"), stdin="\n".join(f"netns add {space.name}" for space in known.values()))
         yield known

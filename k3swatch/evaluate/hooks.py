@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from k3swatch.evaluate.cube import EVERYTHING, Kind, Var
 from k3swatch.evaluate.outcome import Fate, Outcome
-from k3swatch.evaluate.packet import Scene
+from k3swatch.evaluate.packet import Scene, is_local
 from k3swatch.evaluate.walk import Result, States, Walk, add, merged
 from k3swatch.model.expr import Code
 from k3swatch.model.ruleset import INPUT, OUTPUT, PREROUTING, BaseChain, Rule
@@ -33,12 +33,30 @@ def outcomes(walk: Walk, scene: Scene, daddr: bytes, dport: int) -> list[Outcome
     states: States = {scene.first_packet(daddr, dport): (EVERYTHING,)}
     external = scene.vantage is Vantage.EXTERNAL
     if not external:
-        states = _hook(walk, scene, OUTPUT, states, nat=True)
+        states = _arriving(walk, scene, _hook(walk, scene, OUTPUT, states, nat=True), dport)
         index = scene.loopback[0]
         scene = replace(scene, iif=Var("iif", ((index, index),), Kind.FIELD, "iif"))
     states = _hook(walk, scene, PREROUTING, states, nat=external)
+    if external:
+        states = _arriving(walk, scene, states, dport)
     _hook(walk, scene, INPUT, states, nat=False)
     return walk.outcomes
+
+
+def _arriving(walk: Walk, scene: Scene, states: States, dport: int) -> States:
+    """With what NAT has sent to the port itself: it still has the rest of the way before it, with any mark by now."""
+    states = dict(states)
+    for outcome in walk.outcomes:
+        target = outcome.target
+        if outcome.fate is not Fate.MAPPED or outcome.shadow is not None or target is None:
+            continue
+        if (
+            target.low == target.high
+            and target.port_low == target.port_high == dport
+            and is_local(scene.host, target.low)
+        ):
+            add(states, scene.first_packet(target.low, dport), (outcome.cube,))
+    return merged(states)
 
 
 def ordered(chains: Sequence[BaseChain]) -> list[BaseChain]:
