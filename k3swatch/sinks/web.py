@@ -115,7 +115,7 @@ class WebServer:
         self._stamp: tuple[int, ...] = ()
         self._context = self._load() if tls else None
         self._live: set[_Connection] = set()
-        self._lock = threading.Lock()
+        self._room = threading.Condition()
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
         self._listeners: list[socket.socket] = []
@@ -142,7 +142,7 @@ class WebServer:
         """Stop accepting, cut what is open."""
         self._wake.send(b"x")
         self._thread.join(timeout)
-        with self._lock:
+        with self._room:
             for connection in self._live:
                 connection.cut()
         self._release()
@@ -159,29 +159,31 @@ class WebServer:
                     return
                 with contextlib.suppress(OSError):
                     self._accept(cast("socket.socket", key.fileobj).accept()[0])
-            with self._lock:
+            with self._room:
                 overdue = [each for each in self._live if self._clock.monotonic() - each.since > LIFETIME]
             for connection in overdue:
                 connection.cut()
 
     def _accept(self, accepted: socket.socket) -> None:
         connection = _Connection(accepted, self._clock.monotonic())
-        with self._lock:
-            live = len(self._live)
-            if live < 2 * CONNECTIONS:
-                self._live.add(connection)
-            oldest = min(self._live, key=lambda each: each.since)
-        if live >= 2 * CONNECTIONS:  # cut ones have not ended yet
-            accepted.close()
-        elif live >= CONNECTIONS:
-            oldest.cut()
-        if live < 2 * CONNECTIONS:
-            try:
-                threading.Thread(
-                    target=self._converse, args=(connection,), name="web-client", daemon=True
-                ).start()
-            except RuntimeError:  # no more threads
-                self._end(connection)
+        with self._room:
+            for _ in range(
+                40
+            ):  # a cut one ends within a millisecond; the queue of the listener waits meanwhile
+                if len(self._live) < CONNECTIONS:
+                    break
+                min(self._live, key=lambda each: each.since).cut()
+                self._room.wait(0.05)
+            else:
+                accepted.close()
+                return
+            self._live.add(connection)
+        try:
+            threading.Thread(
+                target=self._converse, args=(connection,), name="web-client", daemon=True
+            ).start()
+        except RuntimeError:  # no more threads
+            self._end(connection)
 
     def _converse(self, connection: _Connection) -> None:
         # OSError: the client went away or was cut; ValueError: what it sent is no HTTP
@@ -189,15 +191,20 @@ class WebServer:
             connection.socket.settimeout(PATIENCE)
             context = self._current()
             if context is not None:
-                connection.socket = context.wrap_socket(connection.socket, server_side=True)
+                plain = connection.socket
+                connection.socket = secure = context.wrap_socket(
+                    plain, server_side=True, do_handshake_on_connect=False
+                )
+                secure.do_handshake()  # only now: it can be cut
             self._handler(connection.socket, ("", 0), None)
         self._end(connection)
 
     def _end(self, connection: _Connection) -> None:
-        with self._lock:
-            self._live.discard(connection)
         connection.cut()
         connection.socket.close()
+        with self._room:
+            self._live.discard(connection)
+            self._room.notify()
 
     def _current(self) -> ssl.SSLContext | None:
         if self._tls is not None:

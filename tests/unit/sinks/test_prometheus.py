@@ -328,7 +328,7 @@ def test_slow_clients_cannot_crowd_out_a_scrape(
             start = time.monotonic()
             assert "k3swatch_build_info" in get(f"{base(sink)}/metrics")
             assert time.monotonic() - start < 2
-    assert web_threads() <= 2 * web.CONNECTIONS
+    assert web_threads() <= web.CONNECTIONS
 
 
 def test_a_client_that_drips_is_cut(
