@@ -14,7 +14,7 @@ NFTA_CHAIN_TYPE     name
 from __future__ import annotations
 
 from k3swatch.decode.attributes import Attributes, text, walk
-from k3swatch.decode.message import nft_message
+from k3swatch.decode.message import NFT_HEADER_LENGTH, nft_message
 from k3swatch.model.expr import Code
 from k3swatch.model.ruleset import BaseChain, ChainRef
 
@@ -29,6 +29,11 @@ def _device(hook: Attributes) -> str | None:
     if _DEVS in hook:
         return ",".join(text(name, "chain: hook: device") for _, name in walk(hook.raw(_DEVS), "chain: hook"))
     return None
+
+
+def is_base(raw: bytes) -> bool:
+    """Whether it hangs in a hook; much cheaper than reading it."""
+    return any(kind == _HOOK for kind, _ in walk(raw, "chain", NFT_HEADER_LENGTH))
 
 
 def decode_chain(raw: bytes, order: int = 0) -> tuple[ChainRef, BaseChain | None]:

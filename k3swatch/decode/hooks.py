@@ -1,38 +1,33 @@
-"""All tables and chains of a dump -> the base chains that are in force, and which chains there are."""
+"""All tables and chains of a dump -> the base chains that are in force, and which of them a packet meets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from k3swatch.decode.chain import decode_chain
+from k3swatch.decode.chain import decode_chain, is_base
 from k3swatch.decode.message import FAMILIES
 from k3swatch.decode.table import decode_table
-from k3swatch.model.ruleset import BaseChain, ChainRef
+from k3swatch.model.ruleset import BaseChain
 
 _BOTH = {2, 10}  # what the inet family sees
 
 
-class Hooks(NamedTuple):
-    """`base` without dormant tables; `chains` are all chains; both in dump order."""
+def decode_hooks(tables: Iterable[bytes], chains: Iterable[bytes]) -> tuple[BaseChain, ...]:
+    """Read NEWTABLE and NEWCHAIN messages; DecodeError when one does not fit, for then nothing is certain.
 
-    base: tuple[BaseChain, ...]
-    chains: tuple[ChainRef, ...]
-
-    def seen_by(self, hook: int, nfproto: int) -> tuple[BaseChain, ...]:
-        """The base chains that a packet of this family meets in this hook."""
-        families = {FAMILIES.get(nfproto, ""), "inet" if nfproto in _BOTH else ""}
-        return tuple(chain for chain in self.base if chain.hook == hook and chain.ref.family in families)
-
-
-def decode_hooks(tables: Iterable[bytes], chains: Iterable[bytes]) -> Hooks:
-    """Read NEWTABLE and NEWCHAIN messages; DecodeError when one does not fit, for then nothing is certain."""
+    In dump order, without dormant tables. Of thousands of chains a handful are base chains, so the others are
+    only looked at for that.
+    """
     dormant = {(table.family, table.name) for table in map(decode_table, tables) if table.dormant}
-    base: list[BaseChain] = []
-    refs: list[ChainRef] = []
+    found: list[BaseChain] = []
     for raw in chains:
-        ref, hooked = decode_chain(raw, len(base))
-        refs.append(ref)
-        if hooked is not None and (ref.family, ref.table) not in dormant:
-            base.append(hooked)
-    return Hooks(tuple(base), tuple(refs))
+        base = decode_chain(raw, len(found))[1] if is_base(raw) else None
+        if base is not None and (base.ref.family, base.ref.table) not in dormant:
+            found.append(base)
+    return tuple(found)
+
+
+def seen_by(chains: Iterable[BaseChain], hook: int, nfproto: int) -> tuple[BaseChain, ...]:
+    """Those that a packet of this family meets in this hook."""
+    families = {FAMILIES.get(nfproto, ""), "inet" if nfproto in _BOTH else ""}
+    return tuple(chain for chain in chains if chain.hook == hook and chain.ref.family in families)

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 
 from k3swatch.decode.element import decode_elements, decode_found
 from k3swatch.decode.generation import decode_newgen
-from k3swatch.decode.hooks import Hooks, decode_hooks
+from k3swatch.decode.hooks import decode_hooks, seen_by
 from k3swatch.decode.message import NFPROTO
 from k3swatch.decode.nft.expression import decode_expressions
-from k3swatch.decode.rule import decode_rule
+from k3swatch.decode.rule import decode_rules
 from k3swatch.decode.sets import decode_set
 from k3swatch.errors import DecodeError, Interrupted
 from k3swatch.model.expr import Expr
@@ -46,7 +46,7 @@ class LiveRuleset:
         """Forget everything and start with the generation that is in force now."""
         self._generation = decode_newgen(self._source.generation()).id
         self._res_id = (self._generation & 0xFFFF).to_bytes(2, "big")
-        self._hooks: Hooks | None = None
+        self._hooks: tuple[BaseChain, ...] | None = None
         self._rules: dict[ChainRef, tuple[Rule, ...]] = {}
         self._sets: dict[tuple[str, str, str], SetInfo] = {}
         self._found: dict[tuple[SetInfo, bytes | None], Found | None] = {}
@@ -66,7 +66,7 @@ class LiveRuleset:
         if none:
             self.check()
 
-    def _chains(self) -> Hooks:
+    def _base_chains(self) -> tuple[BaseChain, ...]:
         if self._hooks is None:
             tables, chains = self._source.tables(), self._source.chains()
             self._of_this_generation(tables)
@@ -76,7 +76,7 @@ class LiveRuleset:
 
     def base_chains(self, hook: int, nfproto: int) -> Sequence[BaseChain]:
         """See Ruleset.base_chains."""
-        return self._chains().seen_by(hook, nfproto)
+        return seen_by(self._base_chains(), hook, nfproto)
 
     def rules(self, ref: ChainRef) -> Sequence[Rule]:
         """See Ruleset.rules."""
@@ -87,7 +87,7 @@ class LiveRuleset:
             self._of_this_generation(messages)
             if not messages and self._source.chain(ref.family, ref.table, ref.chain) is None:
                 raise DecodeError(f"no chain {ref.family} {ref.table} {ref.chain!r}")
-            self._rules[ref] = tuple(map(decode_rule, messages))
+            self._rules[ref] = tuple(decode_rules(messages))
         return self._rules[ref]
 
     def expressions(self, rule: Rule) -> Sequence[Expr]:

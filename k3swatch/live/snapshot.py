@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from k3swatch.decode.chain import decode_chain
 from k3swatch.decode.element import decode_elements, elements_of
-from k3swatch.decode.hooks import decode_hooks
+from k3swatch.decode.hooks import decode_hooks, seen_by
 from k3swatch.decode.message import NFPROTO
 from k3swatch.decode.nft.expression import decode_expressions
-from k3swatch.decode.rule import decode_rule
+from k3swatch.decode.rule import decode_rules
 from k3swatch.decode.sets import decode_set
 from k3swatch.errors import DecodeError, SourceError
 from k3swatch.live.capture import KIND, LARGEST, SCHEMA, Document, capture
@@ -46,8 +47,8 @@ class SnapshotRuleset:
         generation = document.get("generation")
         self._generation = generation if isinstance(generation, int) else None
         self._hooks = decode_hooks(tables, chains)
-        self._rules: dict[ChainRef, list[Rule]] = {ref: [] for ref in self._hooks.chains}
-        for rule in map(decode_rule, rules):
+        self._rules: dict[ChainRef, list[Rule]] = {decode_chain(raw)[0]: [] for raw in chains}
+        for rule in decode_rules(rules):
             self._rules.setdefault(rule.ref, []).append(rule)
         self._sets = {(info.family, info.table, info.name): info for info in map(decode_set, sets)}
         self._raw_elements: dict[tuple[str, str, str], list[bytes]] = {}
@@ -93,7 +94,7 @@ class SnapshotRuleset:
 
     def base_chains(self, hook: int, nfproto: int) -> Sequence[BaseChain]:
         """See Ruleset.base_chains."""
-        return self._hooks.seen_by(hook, nfproto)
+        return seen_by(self._hooks, hook, nfproto)
 
     def rules(self, ref: ChainRef) -> Sequence[Rule]:
         """See Ruleset.rules."""

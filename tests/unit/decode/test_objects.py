@@ -13,9 +13,9 @@ from support.wire import be32, be64, expression, name, nft, nla, nlmsg
 from k3swatch.decode.chain import decode_chain
 from k3swatch.decode.destination import first_destination
 from k3swatch.decode.generation import Generation, decode_newgen
-from k3swatch.decode.hooks import decode_hooks
+from k3swatch.decode.hooks import decode_hooks, seen_by
 from k3swatch.decode.message import message, nft_message
-from k3swatch.decode.rule import decode_rule
+from k3swatch.decode.rule import decode_rule, decode_rules
 from k3swatch.decode.sets import decode_set
 from k3swatch.decode.table import Table, decode_table
 from k3swatch.errors import DecodeError
@@ -141,6 +141,24 @@ def test_error_reads_as_a_path(decoder: Callable[[bytes], object], raw: bytes, w
     assert str(error.value).startswith(why)
 
 
+def test_rules_of_several_chains_in_one_go() -> None:
+    """What the rules of a chain have in common is read once, and again when it changes."""
+
+    def rule(family: int, chain: str, handle: int, generation: int = 7) -> bytes:
+        return nft(RULE, family, name(1, "nat"), name(2, chain), be64(3, handle), generation=generation)
+
+    raw = [rule(IP, "a", 1), rule(IP, "a", 2), rule(IP, "ab", 3), rule(IP6, "ab", 4), rule(IP6, "ab", 5, 8)]
+    raw.append(nft(RULE, IP, be64(3, 6), name(2, "a"), name(1, "nat")))  # in no order the kernel knows
+    assert [(rule.ref.family, rule.ref.chain, rule.handle) for rule in decode_rules(raw)] == [
+        ("ip", "a", 1),
+        ("ip", "a", 2),
+        ("ip", "ab", 3),
+        ("ip6", "ab", 4),
+        ("ip6", "ab", 5),
+        ("ip", "a", 6),
+    ]
+
+
 def test_res_id_is_the_low_half_of_the_generation() -> None:
     assert nft_message(nft(TABLE, IP, generation=0x12345), TABLE, "x").res_id == 0x2345
 
@@ -158,11 +176,10 @@ def test_hooks_leave_out_dormant_tables_and_other_families() -> None:
         nft(CHAIN, IP, CHAIN_NAME),
     ]
     hooks = decode_hooks(tables, chains)
-    assert [chain.ref.table for chain in hooks.seen_by(0, IP)] == ["both", "on"]
-    assert [chain.ref.table for chain in hooks.seen_by(0, IP6)] == ["both", "six"]
-    assert [chain.order for chain in hooks.base] == [0, 1, 2]
-    assert hooks.seen_by(3, IP) == ()
-    assert NAT in hooks.chains
+    assert [chain.ref.table for chain in seen_by(hooks, 0, IP)] == ["both", "on"]
+    assert [chain.ref.table for chain in seen_by(hooks, 0, IP6)] == ["both", "six"]
+    assert [chain.order for chain in hooks] == [0, 1, 2]
+    assert seen_by(hooks, 3, IP) == ()
 
 
 def elements(*expressions: bytes) -> bytes:
