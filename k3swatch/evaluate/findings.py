@@ -76,6 +76,9 @@ def _judge(outcome: Outcome, scene: Scene, port: ProtectedPort) -> Judged:
         state = State.UNKNOWN
     else:
         state = State.BLOCKED
+    if state is State.DELIVERED and outcome.target and _martian(outcome.target, scene):
+        why = "sent to loopback from outside: delivered only where net.ipv4.conf.*.route_localnet is set"
+        return Judged(outcome, State.UNKNOWN, False, why, shadowed)
     if opaque and state is not State.DELIVERED:
         return Judged(outcome, State.UNKNOWN, False, f"depends on: {'; '.join(opaque[:3])}", shadowed)
     return Judged(outcome, state, state is not State.UNKNOWN, outcome.why, shadowed)
@@ -88,6 +91,12 @@ def _delivers(target: Target, scene: Scene, port: ProtectedPort) -> bool:
         and target.port_low == target.port_high == port.port
         and is_local(scene.host, target.low)
     )
+
+
+def _martian(target: Target, scene: Scene) -> bool:
+    """Whether routing drops the translated packet unless told otherwise (ip_route_input_slow: martian destination)."""
+    loopback = ipaddress.ip_address(target.low).is_loopback
+    return loopback and scene.vantage is Vantage.EXTERNAL
 
 
 def _untie(judged: list[Judged]) -> list[Judged]:

@@ -480,3 +480,9 @@ def test_drop_that_may_meet_everybody_is_unknown() -> None:
     some: list[Expr] = [*saddr("10.9.0.0/16"), Opaque("zoo", b""), *verdict(Code.DROP)]
     ruleset.chains[ruleset.bases[0].ref] = [some]
     assert verdict_on(ruleset).state is State.DELIVERED
+
+
+def test_sent_to_loopback_from_outside_is_not_known_to_arrive() -> None:
+    finding = only(prerouting([*dport(6443), *dnat("127.0.0.1", 6443)]))
+    assert finding.state is State.UNKNOWN
+    assert "route_localnet" in (finding.why or "")
