@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k3swatch.evaluate.text import fields, render
+from k3swatch.evaluate.text import fields, render, symbols
 from k3swatch.evaluate.text.loads import concatenation, expression
 from k3swatch.evaluate.text.verdict import verdict
 from k3swatch.evaluate.text.writer import SLOT, Value, Writer, slots
@@ -17,7 +17,7 @@ LOOKUP_INVERTED = 1  # NFT_LOOKUP_F_INV
 def cmp(expr: Cmp, writer: Writer) -> None:
     """A register against one constant."""
     value, data = writer.value(expr.sreg), expr.data
-    sign = OPERATORS[expr.op] if expr.op < len(OPERATORS) else "?"
+    sign = symbols.word(OPERATORS, expr.op)
     if value.establishes and expr.op == EQ and value.mask is None:
         number = int.from_bytes(data, "big")
         if value.text == "meta protocol":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from k3swatch.evaluate.text import fields, render
+from k3swatch.evaluate.text import fields, render, symbols
 from k3swatch.evaluate.text.fields import LINK, NETWORK, TRANSPORT
 from k3swatch.evaluate.text.writer import LAYER2, LAYER3, LAYER4, Value, Writer
 from k3swatch.model.expr import (
@@ -31,6 +31,7 @@ FIB_RESULTS = {1: ("oif", render.host), 2: ("oifname", render.interface), 3: ("t
 SOCKET_KEYS = ("transparent", "mark", "wildcard", "cgroupv2")
 RT_KEYS = ("classid", "ip nexthop", "ip6 nexthop", "mtu", "ipsec")
 EXTHDR_IPV6 = {0: "hbh", 43: "rt", 44: "frag", 51: "ah", 60: "dst", 135: "mh"}
+EXTHDR_OPS = ("exthdr", "tcp option", "ip option", "sctp chunk", "dccp option")
 TCP_OPTIONS = {2: "maxseg", 3: "window", 4: "sack-perm", 5: "sack", 8: "timestamp"}
 BASES = ("ll", "nh", "th", "ih")
 
@@ -51,7 +52,7 @@ def payload(expr: Payload, writer: Writer) -> Value:
         if name != "th":
             layers = (LAYER4, LAYER3) if name.startswith("icmp") else (LAYER4,)
     found = fields.covered(header, expr.offset, expr.length)
-    raw = f"@{BASES[expr.base] if expr.base < len(BASES) else expr.base},{expr.offset * 8},{expr.length * 8}"
+    raw = f"@{symbols.word(BASES, expr.base)},{expr.offset * 8},{expr.length * 8}"
     value = Value(
         found[0].name if len(found) == 1 else raw,
         found[0].render if len(found) == 1 else render.hexadecimal,
@@ -111,7 +112,7 @@ def hash_(expr: Hash, writer: Writer) -> Value:
 
 def socket(expr: Socket) -> Value:
     """`socket transparent`."""
-    name = SOCKET_KEYS[expr.key] if expr.key < len(SOCKET_KEYS) else str(expr.key)
+    name = symbols.word(SOCKET_KEYS, expr.key)
     level = f" level {expr.level}" if expr.key == 3 else ""
     shown = render.mark if expr.key == 1 else render.network if expr.key != 3 else render.host
     return Value(f"socket {name}{level}", shown, 1 if expr.key in (0, 2) else 8 if expr.key == 3 else 4)
@@ -119,7 +120,7 @@ def socket(expr: Socket) -> Value:
 
 def rt(expr: Rt) -> Value:
     """`rt mtu`."""
-    name = RT_KEYS[expr.key] if expr.key < len(RT_KEYS) else str(expr.key)
+    name = symbols.word(RT_KEYS, expr.key)
     shown = render.address if expr.key in (1, 2) else render.host
     return Value(f"rt {name}", shown, 16 if expr.key == 2 else 4)
 
@@ -132,10 +133,9 @@ def exthdr_name(expr: Exthdr) -> str:
     elif expr.op == 1:
         name = f"tcp option {TCP_OPTIONS.get(expr.type, kind)}"
         if (expr.type, expr.offset, expr.length) == (2, 2, 2):
-            name += " size"
-            return name
+            return f"{name} size"
     else:
-        name = f"{('', '', 'ip option', 'sctp chunk', 'dccp option')[min(expr.op, 4)]} {kind}"
+        name = f"{symbols.word(EXTHDR_OPS, expr.op)} {kind}"
     return name if expr.flags & 1 else f"{name} @{expr.offset * 8},{expr.length * 8}"
 
 

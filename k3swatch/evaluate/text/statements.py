@@ -168,7 +168,7 @@ def queue(expr: e.Queue) -> str:
 
 def dynset(expr: e.Dynset, writer: Writer) -> str:
     """`update @recent { ip saddr }`."""
-    word = DYNSET[expr.op] if expr.op < len(DYNSET) else "?"
+    word = symbols.word(DYNSET, expr.op)
     key = concatenation(writer.key(expr.sreg_key))
     data = f" : {expression(writer.value(expr.sreg_data))}" if expr.sreg_data is not None else ""
     return f"{word} @{expr.set} {{ {key}{data} }}"

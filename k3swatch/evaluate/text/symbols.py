@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 PROTOCOLS: Final[dict[int, str]] = {
@@ -156,6 +157,11 @@ REJECT_ICMPX: Final[dict[int, str]] = {
     2: "host-unreachable",
     3: "admin-prohibited",
 }
+
+
+def word(table: Sequence[str], number: int) -> str:
+    """The word for a number of an enumeration that counts from 0; the number itself beyond its end."""
+    return table[number] if 0 <= number < len(table) else str(number)
 
 
 def bits(value: int, table: dict[int, str]) -> str:

@@ -44,8 +44,8 @@ def slot(register: int) -> int:
 
 
 def slots(length: int) -> int:
-    """How many 32-bit registers `length` bytes take."""
-    return (length + SLOT - 1) // SLOT
+    """How many 32-bit registers `length` bytes take, of the sixteen there are."""
+    return min((length + SLOT - 1) // SLOT, 16)
 
 
 Members = Callable[[str], Sequence[Element] | None]

@@ -14,6 +14,7 @@ from k3swatch.model import xt
 from k3swatch.model.expr import XtMatch, XtTarget
 
 ANY_PORT = (0, 65535)
+SIDES = ("sport", "dport")
 
 
 def write(expr: XtMatch | XtTarget, writer: Writer) -> None:
@@ -89,7 +90,7 @@ def multiport(spec: xt.Multiport, name: str) -> Iterator[str]:
     """`tcp dport { 6443, 8000-8999 }`; `--ports` asks for either end, which nft has no word for."""
     shown = ", ".join(span(ends) for ends in spec.ranges)
     shown = shown if len(spec.ranges) == 1 else f"{{ {shown} }}"
-    key = f"{name} {('sport', 'dport')[spec.which]}" if spec.which < 2 else "xt multiport ports"
+    key = f"{name} {symbols.word(SIDES, spec.which)}" if spec.which in (0, 1) else "xt multiport ports"
     yield f"{key} {unless(spec.invert)}{shown}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k3swatch.evaluate.text import render, statements
+from k3swatch.evaluate.text import render, statements, symbols
 from k3swatch.evaluate.text.compare import prefix
 from k3swatch.evaluate.text.loads import expression
 from k3swatch.evaluate.text.verdict import verdict as verdict_text
@@ -56,7 +56,7 @@ def set_mark(spec: xt.SetMark) -> str:
         return f"xt CONNMARK set 0x{spec.flip:08x} mask 0x{spec.clear:08x} shift {spec.shift}"
     if spec.clear == ALL:
         return f"{name} set 0x{spec.flip:08x}"
-    keep, flip = (number.to_bytes(4, "big") for number in (~spec.clear & ALL, spec.flip))
+    keep, flip = ((number & ALL).to_bytes(4, "big") for number in (~spec.clear, spec.flip))
     return f"{name} set {expression(Value(name, _mark_be, mask=keep, xor=flip))}"
 
 
@@ -108,6 +108,6 @@ def verdict(
         case xt.XtReject():
             six = writer.layer3 == 10
             names = REJECT_IP6 if six else REJECT_IP
-            word = names[spec.how] if spec.how < len(names) else str(spec.how)
+            word = symbols.word(names, spec.how)
             kind = "" if word == "tcp reset" else "icmpv6 " if six else "icmp "
             return "reject" if word == "port-unreachable" else f"reject with {kind}{word}"
