@@ -75,9 +75,8 @@ def iptables(rng: random.Random, a: Addresses) -> str:
     lines += ["COMMIT", "*filter"]
     if rng.random() < 0.3:
         drop = rng.choice(("DROP", "REJECT --reject-with tcp-reset"))
-        port = pick(
-            rng, "--dport 6443", *(port for port in PORTS if "syn" not in port)
-        )  # of the first packet
+        # it judges first packets: nothing about later ones, nor about replies (to a port that is not 6443)
+        port = pick(rng, "--dport 6443", *(port for port in PORTS if "!" not in port and "syn" not in port))
         lines.append(f"-A INPUT -p tcp {port} -j {drop}")
     lines.append("COMMIT")
     return f"{a.tool}-restore <<RULES\n" + "\n".join(lines) + "\nRULES"
