@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 from k3swatch.evaluate.text import fields, render, symbols
@@ -159,9 +158,7 @@ def bitwise(expr: Bitwise, writer: Writer) -> Value:
     if expr.sreg2 is not None:
         right = expression(writer.value(expr.sreg2))
     else:
-        right = (
-            str(int.from_bytes(expr.data, sys.byteorder)) if expr.op in (1, 2) else value.render(expr.data)
-        )
+        right = str(int.from_bytes(expr.data, render.HOST)) if expr.op in (1, 2) else value.render(expr.data)
     text = f"{expression(value)} {sign} {right}"
     return Value(text, value.render, expr.length, rests_on=value.rests_on)
 

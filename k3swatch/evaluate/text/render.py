@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -10,6 +9,8 @@ from typing import Final
 from k3swatch.evaluate.text import symbols
 
 Render = Callable[[bytes], str]
+
+HOST: Final = "little"  # as all of evaluate: K3s runs on no other
 
 
 def hexadecimal(data: bytes) -> str:
@@ -24,17 +25,17 @@ def network(data: bytes) -> str:
 
 def host(data: bytes) -> str:
     """An integer in host order, decimal."""
-    return str(int.from_bytes(data, sys.byteorder))
+    return str(int.from_bytes(data, HOST))
 
 
 def mark(data: bytes) -> str:
     """A mark: host order, eight hexadecimal digits."""
-    return f"0x{int.from_bytes(data, sys.byteorder):08x}"
+    return f"0x{int.from_bytes(data, HOST):08x}"
 
 
 def tc_handle(data: bytes) -> str:
     """A traffic class `1:20`."""
-    number = int.from_bytes(data, sys.byteorder)
+    number = int.from_bytes(data, HOST)
     return {0: "none", 0xFFFFFFFF: "root"}.get(number, f"{number >> 16:x}:{number & 0xFFFF:x}")
 
 
@@ -77,7 +78,7 @@ def quoted(data: bytes) -> str:
 
 def duration(data: bytes) -> str:
     """Milliseconds in host order, `1h30s`."""
-    seconds = int.from_bytes(data, sys.byteorder) // 1000
+    seconds = int.from_bytes(data, HOST) // 1000
     parts = []
     for unit, name in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
         if seconds >= unit:
@@ -88,7 +89,7 @@ def duration(data: bytes) -> str:
 
 def hour(data: bytes) -> str:
     """Seconds of the day in host order, `"08:00"`; UTC, as the kernel has it."""
-    seconds = int.from_bytes(data, sys.byteorder)
+    seconds = int.from_bytes(data, HOST)
     rest = f":{seconds % 60:02}" if seconds % 60 else ""
     return f'"{seconds // 3600:02}:{seconds // 60 % 60:02}{rest}"'
 
@@ -102,7 +103,7 @@ def symbol(table: dict[int, str], order: str = "big", fallback: str = "d") -> Re
     """A number that has a word; formatted by `fallback` when it has none."""
 
     def render(data: bytes) -> str:
-        number = int.from_bytes(data, "little" if order == "host" and sys.byteorder == "little" else "big")
+        number = int.from_bytes(data, HOST if order == "host" else "big")
         return table.get(number) or format(number, fallback)
 
     return render
@@ -112,7 +113,7 @@ def flags(table: dict[int, str], order: str = "big") -> Render:
     """A set of bits, `established,related`."""
 
     def render(data: bytes) -> str:
-        number = int.from_bytes(data, "little" if order == "host" and sys.byteorder == "little" else "big")
+        number = int.from_bytes(data, HOST if order == "host" else "big")
         return symbols.bits(number, table)
 
     return render
