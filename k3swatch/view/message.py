@@ -61,6 +61,11 @@ def message(transition: Transition) -> str:
     return f"{subject} {_verb(incident)}{again}{_target(incident)}{_whom(incident)}{_how(incident)}"
 
 
+def summary(incident: Incident) -> str:
+    """`tcp/6443 (k3s-api) is DIVERTED to 10.42.0.244:6443`."""
+    return f"{incident.spec} ({plain(incident.port, 64)}) {_verb(incident)}{_target(incident)}"
+
+
 def description(incident: Incident) -> str:
     """Some lines for an alert: the sentence, the path of rules, who, and what still works."""
     first = incident.findings[0]
