@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from k3swatch import __version__
-from k3swatch.errors import ConfigError, K3swatchError, NotPermitted, UsageError
+from k3swatch.errors import ConfigError, K3swatchError, NotPermitted, SourceError, UsageError
 
 if TYPE_CHECKING:
     from k3swatch.config import Config
@@ -241,13 +241,24 @@ def _look(args: argparse.Namespace, ports: Sequence[ProtectedPort]) -> Observati
         snapshot = SnapshotRuleset.load(args.snapshot)
         observation = observe(snapshot, snapshot.host, ports, SystemClock(), source)
     else:
-        from k3swatch.live.host import read_host
-        from k3swatch.live.ruleset import LiveRuleset
-        from k3swatch.sources.nftables import NftablesSource
-
-        with NftablesSource() as nftables:
-            observation = observe(LiveRuleset(nftables), read_host, ports, SystemClock(), source)
+        observation = _look_here(ports, source)
     return replace(observation, verdicts=tuple(map(without_allowed, observation.verdicts)))
+
+
+def _look_here(ports: Sequence[ProtectedPort], source: Address | None) -> Observation:
+    from k3swatch.clock import SystemClock
+    from k3swatch.daemon.observe import observe, unknown
+    from k3swatch.live.host import read_host
+    from k3swatch.live.ruleset import LiveRuleset
+    from k3swatch.sources.nftables import NftablesSource
+
+    try:
+        with NftablesSource() as nftables:
+            return observe(LiveRuleset(nftables), read_host, ports, SystemClock(), source)
+    except NotPermitted:
+        raise
+    except SourceError as error:
+        return unknown(ports, f"the ruleset could not be read: {error}", read_host())
 
 
 def exit_status(state: State) -> int:

@@ -23,7 +23,7 @@ from k3swatch.daemon.signals import Signals
 from k3swatch.daemon.sinks import Sinks
 from k3swatch.daemon.sources import Ruleset, Sources
 from k3swatch.decode.generation import decode_newgen
-from k3swatch.errors import ConfigError, DecodeError, Interrupted, NotPermitted, SourceError, Unsupported
+from k3swatch.errors import ConfigError, DecodeError, Interrupted, SourceError, Unsupported
 from k3swatch.incident.engine import Engine
 from k3swatch.incident.listener import ListenerWatch
 from k3swatch.live.host import read_host
@@ -52,6 +52,7 @@ class Daemon:
         self.evaluation_seconds = 0.0
         self._commits = Commits()
         self._host = Host()
+        self._legacy: tuple[str, ...] = ()  # no event tells of those
         self._observed: int | None = None  # the generation of the last observation
         self._answered_at = 0.0  # when the kernel last said a generation
         self._had_flows = False
@@ -204,6 +205,7 @@ class Daemon:
         if ruleset is not None:
             try:
                 ruleset.check()
+                self._dirty = self._dirty or ruleset.legacy_tables() != self._legacy
             except Interrupted:
                 self._dirty = True
             except (SourceError, DecodeError) as error:
@@ -247,8 +249,9 @@ class Daemon:
         if ruleset is None:
             return unknown(self.config.ports, self.sources.ruleset.why)
         try:
+            self._legacy = ruleset.legacy_tables()
             observation = observe(ruleset, self._read_host, self.config.ports, self.clock)
-        except NotPermitted as error:
+        except SourceError as error:
             self.sources.ruleset.failed(error)
             return unknown(self.config.ports, str(error))
         if observation.generation is None:
@@ -302,7 +305,7 @@ class Daemon:
         except ConfigError as error:
             self.tell(notices.rejected(error, self.clock.now()))
         else:
-            waiting = self.sinks.configure(self.config, config)
+            waiting = self.sinks.configure(self.config, config, self.engine.incidents)
             self.config = config
             self._dirty = True
             self._protect()

@@ -5,6 +5,7 @@ A sink never blocks or raises; what it could not tell it reports from any thread
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +44,7 @@ class Sinks:
         if self._prometheus is not None:
             self.all.append(self._prometheus)
             self._prometheus.watch(self.all)
+        self._alertmanager = self._open_alertmanager(config, self.incidents())
 
     def incidents(self) -> tuple[Incident, ...]:
         """What the store remembers."""
@@ -89,14 +91,32 @@ class Sinks:
         while self._reported:
             yield self._reported.popleft()
 
-    def configure(self, old: Config, new: Config) -> tuple[str, ...]:
-        """Take a new configuration; the sections that will be in force after a restart only."""
+    def configure(self, old: Config, new: Config, incidents: Sequence[Incident]) -> tuple[str, ...]:
+        """Take a new configuration; the sections that will be in force after a restart only.
+
+        `incidents` are the open ones: a new Alertmanager has to know them.
+        """
+        if old.alertmanager != new.alertmanager:
+            if self._alertmanager is not None:
+                self.all.remove(self._alertmanager)
+                self._alertmanager.close(GRACE)
+            self._alertmanager = self._open_alertmanager(new, incidents)
         return tuple(section for section in RESTART if getattr(old, section) != getattr(new, section))
 
     def close(self) -> None:
         """Let each tell what is still to be told."""
         for sink in self.all:
             sink.close(GRACE)
+
+    def _open_alertmanager(self, config: Config, incidents: Iterable[Incident]) -> Sink | None:
+        if not config.alertmanager.urls:
+            return None
+        from k3swatch.sinks.alertmanager import Alertmanager
+
+        host = socket.gethostname()
+        sink = Alertmanager(config.alertmanager.urls, host, self._clock, self.report, incidents)
+        self.all.append(sink)
+        return sink
 
 
 def _terminal() -> Sink:
