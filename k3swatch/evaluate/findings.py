@@ -13,6 +13,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate.cube import EVERYTHING, Cube, Kind, Var, simplify
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import Scene, is_local
@@ -23,10 +24,11 @@ from k3swatch.model import xt
 from k3swatch.model.expr import Expr, Payload, XtMatch
 from k3swatch.model.finding import Finding, PathStep
 from k3swatch.model.port import ProtectedPort
-from k3swatch.model.ruleset import Rule, Ruleset
+from k3swatch.model.ruleset import SET_ANONYMOUS, Element, Rule, Ruleset
 from k3swatch.model.words import Family, Mechanism, State, Vantage
 
 MOST_COMBINED = 64
+MOST_SHOWN = 16  # elements of an anonymous set in a rule's text
 MOST_RESTRICTIONS = 16  # a block list of thousands of rules is not thousands of findings
 
 
@@ -208,12 +210,23 @@ def step(ruleset: Ruleset, rule: Rule) -> PathStep:
     if rule.handle == 0 and not rule.raw:
         return PathStep(ref.family, ref.table, ref.chain, 0, "policy drop")
     exprs = ruleset.expressions(rule)
+
+    def members(name: str) -> Sequence[Element] | None:
+        """What nft shows in braces: the elements of an anonymous set. Its name will do when they cannot be read."""
+        try:
+            info = ruleset.set_info(ref.family, ref.table, name)
+            return ruleset.elements(info, MOST_SHOWN) if info.flags & SET_ANONYMOUS else None
+        except Interrupted:
+            raise
+        except (SourceError, DecodeError):
+            return None
+
     return PathStep(
         ref.family,
         ref.table,
         ref.chain,
         rule.handle,
-        rule_text(exprs, ref.family),
+        rule_text(exprs, ref.family, members),
         rule.comment or comment_of(exprs),
         packets_of(exprs),
     )
