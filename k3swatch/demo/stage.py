@@ -23,7 +23,8 @@ import k3swatch
 from k3swatch.demo import kubernetes
 from k3swatch.demo.lab import Lab, lab
 from k3swatch.demo.netns import Namespace, run
-from k3swatch.demo.services import Alertmanager, Journald, Prometheus, Service, Webhook, get_json
+from k3swatch.demo.services import Alertmanager, Journald, Prometheus, Service, Webhook, get_json, wait_until
+from k3swatch.errors import SourceError
 
 METRICS = "127.0.0.1:10643"
 RULES = "packaging/prometheus"
@@ -74,6 +75,11 @@ class Daemon(Service):
         with suppress(ValueError):
             return dict(json.loads(text))
         return {}
+
+    def probe(self) -> str:
+        """How the connection probe is attached; empty while it is not."""
+        attach = str(self.status().get("probe") or "none")
+        return "" if attach == "none" else attach
 
 
 class Commits:
@@ -171,6 +177,10 @@ def stage() -> Iterator[Stage]:
             for _ in pool.map(start, (journald, alertmanager, prometheus)):
                 pass
         start(daemon)
+        with suppress(
+            SourceError
+        ):  # a kernel that refuses BPF: said in `status`, and everything else still works
+            took["probe"] = _seconds(lambda: wait_until(daemon.probe, "probe"))
         commits = Commits(made.host)
         stack.callback(commits.close)
         yield Stage(made, journald, alertmanager, prometheus, daemon, commits, took)

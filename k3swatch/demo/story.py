@@ -20,7 +20,7 @@ from typing import Any
 
 from k3swatch.demo import kubernetes as k8s
 from k3swatch.demo.apiserver import who_answers
-from k3swatch.demo.lab import API, HOST, HOST6, OTHER_CLUSTER, Lab
+from k3swatch.demo.lab import API, API_6444, HOST, HOST6, OTHER_CLUSTER, Lab
 from k3swatch.demo.said import said_about
 from k3swatch.demo.screen import Screen
 from k3swatch.demo.services import wait_until
@@ -49,6 +49,7 @@ class Act:
     answers: tuple[str, str, str, str]  # in the order of CONNECTIONS
     opened: str = ""  # destination of the incident that must open
     resolved: str = ""  # destination of the one that must end
+    open: tuple[str, ...] = ()  # destinations of those that are open afterwards
 
 
 def _nothing(_: Lab) -> None:
@@ -76,6 +77,7 @@ ACTS = (
         lambda lab: k8s.portmap_add(lab.host, lab.pod),
         (OTHER_CLUSTER, OTHER_CLUSTER, OTHER_CLUSTER, API),
         opened=PORTMAP_POD,
+        open=(PORTMAP_POD,),
     ),
     Act(
         "The Service gets its status, and with it a second cause",
@@ -85,6 +87,7 @@ ACTS = (
         lambda lab: k8s.kube_ext_on(lab.host),
         (OTHER_CLUSTER, OTHER_CLUSTER, OTHER_CLUSTER, API),
         opened=OTHER_API,
+        open=(PORTMAP_POD, OTHER_API),
     ),
     Act(
         "The fix that everybody finds first",
@@ -94,6 +97,7 @@ ACTS = (
         lambda lab: k8s.flush_cni_dn(lab.host),
         (OTHER_CLUSTER, OTHER_CLUSTER, API, API),
         resolved=PORTMAP_POD,
+        open=(OTHER_API,),
     ),
     Act(
         "The Service is deleted",
@@ -129,8 +133,10 @@ class Story:
         begin = time.time()
         act.do(self.stage.lab)
         alerted = self._await_alert(act, begin)
-        self._dial(act)
+        self.dial(act)
         screen.line()
+        if act.opened == PORTMAP_POD:
+            self._way_back()
         if act.opened:
             self._journal(Kind.DIVERTED, act.opened, begin)
             self._journal(Kind.CONFIRMED, act.opened, begin)
@@ -169,13 +175,13 @@ class Story:
         return entry_time(entry) - committed, at - committed
 
     def _alert(self, destination: str) -> dict[str, Any] | None:
-        """The alert k3swatch itself raised for a destination, as Alertmanager holds it."""
-        for alert in self.stage.alerts():
-            if alert["labels"].get("destination") == destination and "incident" in alert["annotations"]:
-                return alert
-        return None
+        """The alert about a destination, as Alertmanager holds it."""
+        return next(
+            (alert for alert in self.stage.alerts() if alert["labels"].get("destination") == destination),
+            None,
+        )
 
-    def _dial(self, act: Act) -> None:
+    def dial(self, act: Act) -> None:
         """Real connections, beside what the daemon says."""
         rows = []
         port = self.stage.daemon.status()["ports"][0]
@@ -187,6 +193,14 @@ class Story:
             right = answer == expected and said.word == ("delivered" if answer == API else "diverted")
             rows.append(((who, address, answer, words), self.verify(right)))
         self.screen.table(("who dials", "port 6443 of", "who answers", "k3swatch says"), rows)
+
+    def _way_back(self) -> None:
+        """The host itself can still reach its API; a real connection proves it."""
+        answer = who_answers(self.stage.lab.host, "127.0.0.1", 6444)
+        text = (
+            f"https://127.0.0.1:6444 on this host: {answer} answers (kubectl: server/cred/admin.kubeconfig)"
+        )
+        self.screen.fact("way back in", text, self.verify(answer == API_6444))
 
     def _entry(self, kind: Kind, destination: str, since: float) -> dict[str, Any]:
         """The journal entry of a kind about a destination; waits for it."""
@@ -227,19 +241,21 @@ class Story:
             self.screen.fact("Prometheus", f"{expression} {value}", self.verify(right))
 
     def _alerts(self, act: Act) -> None:
-        """Show what Alertmanager holds: one alert for each open incident, under the id the journal has."""
-        firing = {
-            alert["labels"]["destination"]: alert
-            for alert in self.stage.alerts()
-            if "incident" in alert["annotations"]
-        }
-        for destination, alert in sorted(firing.items()):
-            same = self.incidents.get(destination) == alert["annotations"]["incident"]
-            labels = alert["labels"]
-            text = f"{labels['alertname']} severity={labels['severity']} {alert['annotations']['summary']}"
-            self.screen.fact("Alertmanager", text, self.verify(same))
-        if not firing:
-            self.screen.fact("Alertmanager", "no alert", self.verify(set(act.answers) == {API}))
+        """Show what Alertmanager holds: one alert for each incident that is open, under the id the journal has.
+
+        Prometheus' rules raise the same alert from the metrics, and end it a scrape later.
+        """
+        right = holds(
+            lambda: {alert["labels"].get("destination") for alert in self.stage.alerts()} == set(act.open)
+        )
+        if not act.open:
+            self.screen.fact("Alertmanager", "no alert", self.verify(right))
+        for destination in act.open:
+            alert = self._alert(destination) or {"labels": {}, "annotations": {}}
+            incident = alert["annotations"].get("incident")
+            same = incident in (None, self.incidents.get(destination))
+            text = f"{alert['labels'].get('alertname')}: {alert['annotations'].get('summary')}"
+            self.screen.fact("Alertmanager", text, self.verify(right and same))
 
 
 def holds(condition: Callable[[], bool]) -> bool:
@@ -286,11 +302,15 @@ def main(arguments: Sequence[str]) -> int:
             opening(screen, on)
             for number, act in enumerate(ACTS):
                 story.play(number, act)
+    except SourceError as error:
+        screen.line()
+        screen.fact("failed", f"{error} {error.hint}".strip(), False)
+        return 1
     except KeyboardInterrupt:
         screen.line()
         screen.say("Interrupted. Everything it made is gone again.")
         return 130
-    return _curtain(screen, story, time.monotonic() - begin)
+    return curtain(screen, story, time.monotonic() - begin)
 
 
 def opening(screen: Screen, on: Stage) -> None:
@@ -300,10 +320,12 @@ def opening(screen: Screen, on: Stage) -> None:
         "network namespaces. Real: nf_tables, the CNI plugin portmap, journald, Prometheus, Alertmanager, every "
         "connection, and k3swatch. Stand-ins: the API servers, which say their name, and kube-proxy's rules."
     )
-    screen.note(", ".join(f"{name} {seconds:.1f} s" for name, seconds in on.took.items()))
+    screen.note("up: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in on.took.items()))
+    screen.note(f"probe attached by: {on.daemon.probe() or 'nothing, this kernel refuses it'}")
 
 
-def _curtain(screen: Screen, story: Story, seconds: float) -> int:
+def curtain(screen: Screen, story: Story, seconds: float) -> int:
+    """The result in a few lines; the exit status."""
     screen.heading("What this was")
     if story.disagreements:
         screen.fact("result", f"{story.disagreements} of {story.checks} comparisons did not agree", False)
@@ -313,7 +335,7 @@ def _curtain(screen: Screen, story: Story, seconds: float) -> int:
         "before any socket is asked. k3swatch named both rules when they were committed, kept the second one in "
         "view when the first was removed, and ended the alarm when the port was its owner's again."
     )
-    slowest = max(story.delays) * 1000
+    slowest = max(story.delays, default=0) * 1000
     screen.fact("result", f"{story.checks} of {story.checks} comparisons agreed, in {seconds:.0f} s")
     screen.fact("detection", f"{slowest:.0f} ms at most from the commit of a rule to Alertmanager")
     return 0

@@ -1,0 +1,91 @@
+"""`k3swatch demo` end to end: everything agrees, nothing is left behind, and it can fail."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from k3swatch.demo.netns import PREFIX, RUN_NETNS
+from k3swatch.demo.screen import Screen
+from k3swatch.demo.stage import stage
+from k3swatch.demo.story import ACTS, Story, curtain
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The demo as a child that keeps its files below `tmp_path`; afterwards nothing of it may be left."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "k3swatch.cli", "demo"],
+        cwd=REPO,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with child:
+        yield child
+        if child.poll() is None:
+            child.terminate()
+        child.wait(30)
+    assert not list(tmp_path.iterdir())
+    assert not list(RUN_NETNS.glob(f"{PREFIX}-{child.pid}-*"))
+    assert not processes_about(tmp_path)
+
+
+def processes_about(path: Path) -> list[str]:
+    """Command lines of running processes that name `path`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(path) in line:
+            found.append(line)
+    return found
+
+
+def test_everything_agrees_in_less_than_a_minute(demo: subprocess.Popen[str]) -> None:
+    begin = time.monotonic()
+    output, _ = demo.communicate(timeout=100)
+    assert demo.returncode == 0, output
+    assert time.monotonic() - begin < 60
+    assert "✗" not in output
+    assert "\x1b" not in output  # colour is for terminals
+    assert max(map(len, output.splitlines())) <= 100
+    for act in ACTS:
+        assert act.title in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing(demo: subprocess.Popen[str], number: signal.Signals) -> None:
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if line.startswith("── 0"):
+            break
+    demo.send_signal(number)
+    rest, _ = demo.communicate(timeout=30)
+    assert demo.returncode == 130, rest
+    assert "Interrupted" in rest
+
+
+def test_it_can_fail() -> None:
+    """An answer that is not the expected one is a disagreement, and the demo says so and exits 1."""
+    screen = Screen(io.StringIO())
+    with stage() as on:
+        story = Story(screen, on)
+        story.dial(replace(ACTS[0], answers=ACTS[1].answers))
+    assert (story.checks, story.disagreements) == (4, 3)
+    assert curtain(screen, story, 1.0) == 1
