@@ -1,0 +1,149 @@
+"""The SQLite file of the store: its tables, bounds and questions. Blocks, and raises sqlite3.Error.
+
+Bounded: ROWS transitions and as many incidents, oldest resolved ones first out; the text of each is bounded where it
+comes from. WAL and synchronous NORMAL: a power cut may lose the last seconds, never the file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from k3swatch.errors import SourceError
+from k3swatch.model.incident import Transition
+from k3swatch.sinks.codec import encode
+from k3swatch.view.message import message
+
+FILE = "incidents.db"
+VERSION = 1
+ROWS = 5000
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS incidents (
+    id TEXT PRIMARY KEY, port TEXT NOT NULL, state TEXT NOT NULL,
+    opened_at REAL NOT NULL, updated_at REAL NOT NULL, resolved_at REAL, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS transitions (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, incident TEXT NOT NULL,
+    port TEXT NOT NULL, change TEXT NOT NULL, state TEXT NOT NULL, message TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS transitions_at ON transitions (at);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One row of history: what was told, when. `state` is the port's state after it."""
+
+    at: float
+    incident: str
+    port: str
+    change: str
+    state: str
+    message: str
+
+
+class Database:
+    """One connection. Made and used in one thread only."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens and checks the file, and makes the tables."""
+        self._connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute("PRAGMA cache_size=-512")
+            self._connection.execute("PRAGMA journal_size_limit=1048576")
+            (sound,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+            if sound != "ok":
+                raise sqlite3.DatabaseError(sound)
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise sqlite3.DatabaseError(f"written by a newer version (schema {version})")
+            self._connection.executescript(SCHEMA)
+            self._connection.execute(f"PRAGMA user_version={VERSION}")
+        except sqlite3.Error:
+            self._connection.close()
+            raise
+
+    def open_incidents(self) -> Iterator[str]:
+        """The bodies of all open incidents, oldest first."""
+        rows = self._connection.execute(
+            "SELECT body FROM incidents WHERE resolved_at IS NULL ORDER BY opened_at"
+        )
+        for (body,) in rows:
+            yield body
+
+    def write(self, transition: Transition) -> None:
+        """Keep one transition and the incident as it is now, both or neither."""
+        incident = transition.incident
+        with self._transaction():
+            self._connection.execute(
+                "INSERT INTO incidents VALUES (?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET state=excluded.state, "
+                "updated_at=excluded.updated_at, resolved_at=excluded.resolved_at, body=excluded.body",
+                (
+                    incident.id,
+                    incident.port,
+                    incident.state,
+                    incident.opened_at,
+                    incident.updated_at,
+                    incident.resolved_at,
+                    encode(incident),
+                ),
+            )
+            cursor = self._connection.execute(
+                "INSERT INTO transitions (at, incident, port, change, state, message) VALUES (?,?,?,?,?,?)",
+                (
+                    transition.at,
+                    incident.id,
+                    incident.port,
+                    transition.change,
+                    transition.verdict.state,
+                    message(transition),
+                ),
+            )
+            if (cursor.lastrowid or 0) % 100 == 0:
+                self._trim()
+
+    def _trim(self) -> None:
+        self._connection.execute(
+            "DELETE FROM transitions WHERE number <= (SELECT max(number) FROM transitions) - ?", (ROWS,)
+        )
+        self._connection.execute(
+            "DELETE FROM incidents WHERE resolved_at IS NOT NULL AND id NOT IN "
+            "(SELECT id FROM incidents ORDER BY resolved_at IS NULL DESC, updated_at DESC LIMIT ?)",
+            (ROWS,),
+        )
+
+    def _transaction(self) -> sqlite3.Connection:
+        self._connection.execute("BEGIN IMMEDIATE")
+        return self._connection  # commits, or rolls back when the block raises
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._connection.close()
+
+
+def history(directory: str, since: float = 0.0, limit: int = 1000) -> list[Told]:
+    """The last `limit` transitions at or after `since`, oldest first; for readers beside a running daemon.
+
+    SourceError when the file cannot be read; an empty list when there is none yet.
+    """
+    path = Path(directory) / FILE
+    if not path.exists():
+        return []
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+        try:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name='transitions'").fetchone():
+                return []
+            rows = connection.execute(
+                "SELECT at, incident, port, change, state, message FROM transitions WHERE at >= ? "
+                "ORDER BY number DESC LIMIT ?",
+                (since, limit),
+            ).fetchall()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise SourceError(f"history: {path}: {error}", "is this its file? may you read it?") from None
+    return [Told(*row) for row in reversed(rows)]

@@ -1,0 +1,294 @@
+"""The store: what it remembers, how it is bounded, what it does with a damaged file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k3swatch.clock import SystemClock
+from k3swatch.errors import DecodeError, SourceError
+from k3swatch.incident.engine import Engine
+from k3swatch.model.finding import Culprit, Observation
+from k3swatch.model.incident import Change, Event, Notice
+from k3swatch.model.words import Evidence
+from k3swatch.sinks import database, store
+from k3swatch.sinks.codec import decode, encode
+from k3swatch.sinks.database import FILE, history
+from k3swatch.sinks.store import Store
+
+
+class Stores:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.opened: list[Store] = []
+
+    def __call__(self, directory: Path) -> Store:
+        self.opened.append(Store(str(directory), SystemClock(), self.events.append))
+        return self.opened[-1]
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
+    monkeypatch.setattr(store, "RETRY", 0.05)
+    stores = Stores()
+    yield stores
+    for each in stores.opened:
+        each.close(5)
+
+
+def eventually(happened: Callable[[], Any]) -> None:
+    end = time.monotonic() + 5
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def rich(make: Any) -> Any:
+    evil = 'x"\n\0\udcff\U0001f600'
+    finding = make.finding(
+        conditions=("from 1.2.3.0/24", evil),
+        why=evil,
+        evidence=frozenset(Evidence),
+        anchor=("ip", "nat", evil),
+        culprit=Culprit(pod="a/b", sources=("x", "y")),
+        restriction=True,
+        shadowed=True,
+        certain=False,
+    )
+    return make.incident(
+        finding,
+        make.finding(*make.local, path=()),
+        confirmed_at=1001.5,
+        flaps=3,
+        connections=7,
+        flow_only=True,
+        last_flow_at=1002.25,
+    )
+
+
+def test_an_incident_survives_as_it_is(make: Any) -> None:
+    for incident in (rich(make), make.incident(), make.incident(committer=None, generation=None)):
+        assert decode(encode(incident)) == incident
+        assert encode(incident).isascii()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "null", "1", '{"id": 1}', "[" * 100_000],
+)
+def test_nonsense_is_a_decode_error(text: str) -> None:
+    with pytest.raises(DecodeError):
+        decode(text)
+
+
+def test_every_damaged_value_is_a_decode_error_or_harmless(make: Any) -> None:
+    document = json.loads(encode(rich(make)))
+    for target in (document, document["findings"][0], document["findings"][0]["path"][0]):
+        for name, value in list(target.items()):
+            for other in (None, 1, "x", [], [1], {}, -1.5, True):
+                target[name] = other
+                try:
+                    incident = decode(json.dumps(document))
+                except DecodeError:
+                    continue
+                assert decode(encode(incident)) == incident
+                Engine([incident]).observe(Observation((), 1), 1.0)
+            target[name] = value
+            del target[name]
+            with contextlib.suppress(DecodeError):
+                decode(json.dumps(document))
+            target[name] = value
+
+
+def test_a_newer_versions_field_is_skipped(make: Any) -> None:
+    text = encode(make.incident())
+    assert decode(text.replace('{"id"', '{"shoe_size":44,"id"', 1)) == make.incident()
+
+
+def test_open_incidents_and_history_survive_a_restart(make: Any, stores: Stores, tmp_path: Path) -> None:
+    first = stores(tmp_path / "new" / "folder")
+    assert first.load() == ()
+    other = make.incident(make.finding(destination="10.0.0.1:1"))
+    for transition in (
+        make.transition(Change.OPENED, rich(make)),
+        make.transition(Change.OPENED, other),
+        make.transition(Change.RESOLVED, other, at=1100.0),
+    ):
+        first.publish(transition)
+    first.close(5)
+    second = stores(tmp_path / "new" / "folder")
+    assert second.load() == (rich(make),)
+    told = history(str(tmp_path / "new" / "folder"))
+    assert [(each.change, each.state) for each in told] == [
+        ("opened", "diverted"),
+        ("opened", "diverted"),
+        ("resolved", "delivered"),
+    ]
+    assert told[2].message.startswith("tcp/6443 (k3s-api) is no longer DIVERTED to 10.0.0.1:1 ")
+    assert [each.at for each in history(str(tmp_path / "new" / "folder"), since=1050.0)] == [1100.0]
+    assert len(history(str(tmp_path / "new" / "folder"), limit=1)) == 1
+    assert stores.events == []
+
+
+def test_history_beside_a_running_daemon_and_before_there_is_any(
+    make: Any, stores: Stores, tmp_path: Path
+) -> None:
+    assert history(str(tmp_path)) == []
+    (tmp_path / FILE).touch()
+    assert history(str(tmp_path)) == []
+    running = stores(tmp_path)
+    running.publish(make.transition(Change.OPENED))
+    eventually(lambda: len(history(str(tmp_path))) == 1)
+
+
+@pytest.mark.parametrize("damage", [b"not a database at all, whatever its name" * 30, None])
+def test_a_damaged_file_is_moved_aside(
+    make: Any, stores: Stores, tmp_path: Path, damage: bytes | None
+) -> None:
+    first = stores(tmp_path)
+    for n in range(200):
+        first.publish(make.transition(Change.OPENED, replace(make.incident(), id=f"{n:012x}")))
+    first.close(5)
+    file = tmp_path / FILE
+    if damage is None:  # a page in the middle
+        data = bytearray(file.read_bytes())
+        data[4096 * 2 : 4096 * 6] = os.urandom(4096 * 4)
+        damage = bytes(data)
+    file.write_bytes(damage)
+    with pytest.raises(SourceError, match="history: "):
+        history(str(tmp_path))
+    second = stores(tmp_path)
+    assert second.load() == ()
+    assert [event.notice for event in stores.events] == [Notice.SINK_FAILED]
+    assert "is damaged" in stores.events[0].message
+    assert second.failures == 1
+    (aside,) = tmp_path.glob(f"{FILE}.damaged-*")
+    assert aside.read_bytes() == damage
+    second.publish(make.transition(Change.OPENED))
+    second.close(5)
+    assert len(history(str(tmp_path))) == 1
+
+
+def test_one_damaged_row_costs_one_incident(make: Any, stores: Stores, tmp_path: Path) -> None:
+    first = stores(tmp_path)
+    first.publish(make.transition(Change.OPENED))
+    first.publish(make.transition(Change.OPENED, replace(make.incident(), id="ffffffffffff")))
+    first.close(5)
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("UPDATE incidents SET body='{' WHERE id='ffffffffffff'")
+    connection.commit()
+    connection.close()
+    second = stores(tmp_path)
+    assert second.load() == (make.incident(),)
+    assert second.failures == 1
+    assert "forgotten" in stores.events[0].message
+
+
+def test_what_cannot_be_written_waits_and_is_written_later(make: Any, stores: Stores, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.write_text("a file where the folder should be")
+    sink = stores(place)
+    assert sink.load() == ()
+    sink.publish(make.transition(Change.OPENED))
+    eventually(lambda: sink.failures >= 3)
+    assert [event.notice for event in stores.events] == [Notice.SINK_FAILED]
+    place.unlink()
+    eventually(lambda: len(stores.events) == 2)
+    assert stores.events[1].notice is Notice.SINK_RECOVERED
+    assert len(history(str(place))) == 1
+
+
+def test_waiting_is_bounded_and_publishing_never_blocks(make: Any, stores: Stores, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.write_text("")
+    sink = stores(place)
+    start = time.monotonic()
+    for _ in range(store.WAITING + 50):
+        sink.publish(make.transition(Change.OPENED))
+    assert time.monotonic() - start < 1
+    assert sink.failures >= 50
+    assert len(sink._waiting) == store.WAITING
+
+
+def test_a_locked_file_blocks_nobody(make: Any, stores: Stores, tmp_path: Path) -> None:
+    sink = stores(tmp_path)
+    sink.publish(make.transition(Change.OPENED))
+    eventually(lambda: len(history(str(tmp_path))) == 1)
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    start = time.monotonic()
+    sink.publish(make.transition(Change.CONFIRMED))
+    assert time.monotonic() - start < 0.2
+    eventually(lambda: sink.failures >= 1)
+    other.rollback()
+    other.close()
+    eventually(lambda: len(history(str(tmp_path))) == 2)
+
+
+def test_the_size_is_bounded(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "ROWS", 50)
+    base = database.Database(tmp_path / FILE)
+    still_open = make.incident(opened_at=1.0)
+    base.write(make.transition(Change.OPENED, still_open))
+    for n in range(400):
+        over = replace(make.incident(), id=f"{n:012x}", updated_at=2000.0 + n)
+        base.write(make.transition(Change.RESOLVED, over, at=2000.0 + n))
+    assert [decode(body) for body in base.open_incidents()] == [still_open]
+    base.close()
+    connection = sqlite3.connect(tmp_path / FILE)
+    assert connection.execute("SELECT count(*) FROM transitions").fetchone()[0] <= 150
+    assert connection.execute("SELECT count(*) FROM incidents").fetchone()[0] <= 150
+    connection.close()
+    assert history(str(tmp_path))[-1].at == 2399.0
+
+
+def test_a_daemon_that_is_killed_leaves_a_sound_file(make: Any, stores: Stores, tmp_path: Path) -> None:
+    program = (
+        "import sys, time\n"
+        "from dataclasses import replace\n"
+        "from k3swatch.clock import SystemClock\n"
+        "from k3swatch.model.incident import Change, Transition\n"
+        "from k3swatch.model.finding import PortVerdict\n"
+        "from k3swatch.model.port import ProtectedPort\n"
+        "from k3swatch.sinks.codec import decode\n"
+        "from k3swatch.sinks.store import Store\n"
+        "sink, incident, n = Store(sys.argv[1], SystemClock()), decode(sys.argv[2]), 0\n"
+        "while True:\n"
+        "    n += 1\n"
+        "    one = replace(incident, id=f'{n:012x}')\n"
+        "    sink.publish(Transition(Change.OPENED, one, PortVerdict(ProtectedPort('k3s-api', 6443)), float(n)))\n"
+        "    time.sleep(0.001)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), encode(make.incident())]
+    environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[3]))
+    process = subprocess.Popen(command, env=environment)
+    try:
+        eventually(lambda: len(history(str(tmp_path))) > 20)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    told = len(history(str(tmp_path), limit=100_000))
+    loaded = stores(tmp_path).load()
+    assert len(loaded) == told > 20
+    assert stores.events == []
+
+
+def test_a_newer_versions_file_is_kept_and_not_used(stores: Stores, tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    stores(tmp_path)
+    assert "newer version" in stores.events[0].message
+    assert len(list(tmp_path.glob(f"{FILE}.damaged-*"))) >= 1
