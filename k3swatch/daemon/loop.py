@@ -11,6 +11,7 @@ import contextlib
 import selectors
 from dataclasses import replace
 
+import k3swatch.evaluate.text  # noqa: F401  now: the first alert need not wait for it
 from k3swatch import config as configuration
 from k3swatch.clock import Clock, SystemClock
 from k3swatch.config import Config

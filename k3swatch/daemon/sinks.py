@@ -18,6 +18,7 @@ from k3swatch.model.incident import Event, Incident, Transition
 from k3swatch.model.words import Attach
 from k3swatch.sinks.base import Sink
 from k3swatch.sinks.journald import Journald
+from k3swatch.sinks.store import Store
 
 GRACE = 2.0  # seconds each sink has to tell the last things
 RESTART = ("metrics", "journal", "state", "control")  # sections that only a restart puts in force
@@ -44,11 +45,13 @@ class Sinks:
         if self._prometheus is not None:
             self.all.append(self._prometheus)
             self._prometheus.watch(self.all)
+        self._store = Store(config.state.path, clock, self.report)
+        self.all.append(self._store)
         self._alertmanager = self._open_alertmanager(config, self.incidents())
 
     def incidents(self) -> tuple[Incident, ...]:
         """What the store remembers."""
-        return ()
+        return self._store.load()
 
     def publish(self, transition: Transition) -> None:
         """One step of an incident, to all."""

@@ -276,6 +276,29 @@ def test_it_runs_no_other_program(daemon: Daemon, space: Namespace) -> None:
     assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_open_incident_survives_a_restart(
+    space: Namespace, tmp_path: Path, number: signal.Signals
+) -> None:
+    """It is the same incident, and not told a second time; what went while nobody looked is told."""
+    with Daemon(space, tmp_path) as first:
+        space.run("nft", NFT)
+        first.until_said("is DIVERTED")
+        (incident,) = first.status()["incidents"]
+        first.until(lambda: (tmp_path / "state" / "incidents.db").exists(), "the store")
+        time.sleep(0.5)
+        first.stop(number)
+    with Daemon(space, tmp_path) as second:
+        assert [one["id"] for one in second.status()["incidents"]] == [incident["id"]]
+        assert second.status()["incidents"][0]["opened_at"] == incident["opened_at"]
+        assert second.said().count("is DIVERTED") == 1
+        second.stop(number)
+    space.run("nft", "delete table ip evil")
+    with Daemon(space, tmp_path) as third:
+        third.until_said("is no longer DIVERTED")
+        assert third.status()["incidents"] == []
+
+
 def test_a_missing_state_directory_or_control_socket_does_not_stop_it(
     space: Namespace, tmp_path: Path
 ) -> None:
