@@ -18,7 +18,6 @@ from k3swatch.evaluate.cube import EVERYTHING, Cube, Kind, Var, simplify
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import Scene, is_local
 from k3swatch.evaluate.ranges import contains, normal
-from k3swatch.evaluate.text import comment_of, packets_of, rule_text
 from k3swatch.evaluate.words import conditions
 from k3swatch.model import xt
 from k3swatch.model.expr import Expr, Payload, XtMatch
@@ -209,6 +208,9 @@ def step(ruleset: Ruleset, rule: Rule) -> PathStep:
     ref = rule.ref
     if rule.handle == 0 and not rule.raw:
         return PathStep(ref.family, ref.table, ref.chain, 0, "policy drop")
+    # not at the top: most of what `check` costs are imports, and on a healthy host it says no rule
+    from k3swatch.evaluate.text import comment_of, packets_of, rule_text
+
     exprs = ruleset.expressions(rule)
 
     def members(name: str) -> Sequence[Element] | None:
