@@ -259,18 +259,23 @@ class Prometheus(WebService):
         address: str = "127.0.0.1",
         port: int = 0,
         prefix: Sequence[str] = (),
+        instance: str = "",
     ) -> None:
-        """`targets` and `alertmanagers` are `host:port`."""
+        """`targets` and `alertmanagers` are `host:port`; `instance` is what the targets are called (their address)."""
         super().__init__(directory, address, port, prefix)
         self.targets = list(targets)
         self.rules = [str(path) for path in rules]
         self.alertmanagers = list(alertmanagers)
         self.interval = interval
+        self.labels = {"instance": instance} if instance else {}
 
     def command(self) -> Sequence[str]:
         """The configuration is JSON, which is YAML."""
         config = self.directory / "prometheus.yml"
-        scrape = {"job_name": "k3swatch", "static_configs": [{"targets": self.targets}]}
+        scrape = {
+            "job_name": "k3swatch",
+            "static_configs": [{"targets": self.targets, "labels": self.labels}],
+        }
         config.write_text(
             json.dumps(
                 {

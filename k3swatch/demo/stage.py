@@ -164,7 +164,11 @@ def stage() -> Iterator[Stage]:
             journald = Journald(directory / "j")
             alertmanager = Alertmanager(directory / "am", webhook.url, port=9093)
             rules = sorted((Path(k3swatch.__file__).resolve().parents[1] / RULES).glob("*.rules.y*ml"))
-            prometheus = Prometheus(directory / "p", [METRICS], rules, ["127.0.0.1:9093"], port=9090)
+            # the instance is the host's name, as in packaging/prometheus/scrape.example.yaml
+            name = socket.gethostname()
+            prometheus = Prometheus(
+                directory / "p", [METRICS], rules, ["127.0.0.1:9093"], port=9090, instance=name
+            )
         daemon = Daemon(directory / "k", journald, alertmanager.url)
 
         def start(service: Service) -> None:

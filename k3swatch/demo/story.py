@@ -29,6 +29,7 @@ from k3swatch.errors import NotPermitted, SourceError
 from k3swatch.view.catalog import ENTRIES, Kind
 
 PORTMAP_POD, OTHER_API = "10.42.0.244:6443", "192.168.1.200:6443"
+DIVERTED = "K3swatchPortDiverted"
 PATIENCE = 10.0  # seconds anything may take that k3swatch or its neighbours have to do
 CONNECTIONS = (
     ("a client on the LAN", "client", HOST),
@@ -118,7 +119,8 @@ class Story:
         self.stage = on
         self.checks = 0
         self.disagreements = 0
-        self.delays: list[float] = []  # seconds from a commit to Alertmanager
+        self.alarms: list[float] = []  # seconds from the commit of a diverting rule to Alertmanager
+        self.all_clears: list[float] = []  # and of its removal
         self.diverted = 0  # connections of ours that somebody else answered
         self.incidents: dict[str, str] = {}  # destination -> id, as the journal told it
 
@@ -145,7 +147,7 @@ class Story:
         self._metrics(act)
         self._alerts(act)
         if alerted:
-            self.delays.append(alerted[1])
+            (self.alarms if act.opened else self.all_clears).append(alerted[1])
             journal, alertmanager = (f"{seconds * 1000:.0f} ms" for seconds in alerted)
             screen.note(
                 f"from the commit of the rule: {journal} to the journal, {alertmanager} to Alertmanager"
@@ -167,19 +169,20 @@ class Story:
         destination = act.opened or act.resolved
 
         def there() -> float:
-            return time.time() if bool(self._alert(destination)) is wanted else 0.0
+            return time.time() if (destination in self._firing()) is wanted else 0.0
 
         at = wait_until(there, f"Alertmanager: {destination}", PATIENCE, every=0.005)
         entry = self._entry(Kind.DIVERTED if wanted else Kind.RESTORED, destination, begin)
-        committed = self.stage.commits.at.get(int(entry["K3SWATCH_GENERATION"]), begin)
+        commits = self.stage.commits.at
+        # an end is due to the first commit that takes something away, a beginning to the one the entry names
+        first = min(at for at in commits.values() if at >= begin)
+        committed = commits[int(entry["K3SWATCH_GENERATION"])] if wanted else first
         return entry_time(entry) - committed, at - committed
 
-    def _alert(self, destination: str) -> dict[str, Any] | None:
-        """The alert about a destination, as Alertmanager holds it."""
-        return next(
-            (alert for alert in self.stage.alerts() if alert["labels"].get("destination") == destination),
-            None,
-        )
+    def _firing(self) -> dict[str, dict[str, Any]]:
+        """The alerts that the port is diverted, by destination, as Alertmanager holds them."""
+        alerts = [alert for alert in self.stage.alerts() if alert["labels"]["alertname"] == DIVERTED]
+        return {alert["labels"]["destination"]: alert for alert in alerts}
 
     def dial(self, act: Act) -> None:
         """Real connections, beside what the daemon says."""
@@ -245,16 +248,15 @@ class Story:
 
         Prometheus' rules raise the same alert from the metrics, and end it a scrape later.
         """
-        right = holds(
-            lambda: {alert["labels"].get("destination") for alert in self.stage.alerts()} == set(act.open)
-        )
+        right = holds(lambda: self._firing().keys() == set(act.open))
+        firing = self._firing()
         if not act.open:
-            self.screen.fact("Alertmanager", "no alert", self.verify(right))
+            self.screen.fact("Alertmanager", f"no {DIVERTED}", self.verify(right))
         for destination in act.open:
-            alert = self._alert(destination) or {"labels": {}, "annotations": {}}
-            incident = alert["annotations"].get("incident")
-            same = incident in (None, self.incidents.get(destination))
-            text = f"{alert['labels'].get('alertname')}: {alert['annotations'].get('summary')}"
+            annotations = firing[destination]["annotations"] if destination in firing else {}
+            # an alert that came from Prometheus' rules last has no incident id
+            same = annotations.get("incident") in (None, self.incidents.get(destination))
+            text = f"{DIVERTED}: {annotations.get('summary')}"
             self.screen.fact("Alertmanager", text, self.verify(right and same))
 
 
@@ -304,7 +306,7 @@ def main(arguments: Sequence[str]) -> int:
                 story.play(number, act)
     except SourceError as error:
         screen.line()
-        screen.fact("failed", f"{error} {error.hint}".strip(), False)
+        screen.fact("failed", "; ".join([str(error), *error.hint.split("\n")[-2:]]), False)
         return 1
     except KeyboardInterrupt:
         screen.line()
@@ -335,7 +337,8 @@ def curtain(screen: Screen, story: Story, seconds: float) -> int:
         "before any socket is asked. k3swatch named both rules when they were committed, kept the second one in "
         "view when the first was removed, and ended the alarm when the port was its owner's again."
     )
-    slowest = max(story.delays, default=0) * 1000
+    alarm, all_clear = (max(delays, default=0) * 1000 for delays in (story.alarms, story.all_clears))
     screen.fact("result", f"{story.checks} of {story.checks} comparisons agreed, in {seconds:.0f} s")
-    screen.fact("detection", f"{slowest:.0f} ms at most from the commit of a rule to Alertmanager")
+    screen.fact("alarm", f"{alarm:.0f} ms at most from the commit of the rule to Alertmanager")
+    screen.fact("all-clear", f"{all_clear:.0f} ms at most from its removal to Alertmanager")
     return 0

@@ -136,7 +136,8 @@ class Engine:
         if record is None:
             name = incident_id(port.name, cause, now)
             incident = Incident(name, port.name, port.spec, port.severity, state, cause, findings, now, now)
-            incident = replace(incident, committer=committer, flow_only=flow_only)
+            generation = None if flow_only else self._seen.generation
+            incident = replace(incident, committer=committer, generation=generation, flow_only=flow_only)
             record = self._records[port.name, cause] = Record(incident, port)
             if flow_only:
                 record.incident = replace(incident, confirmed_at=now)
