@@ -2,11 +2,13 @@
 document.
 
     {"schema": 1, "kind": "k3swatch-snapshot", "taken_at": 1732345678.9,
-     "kernel": "6.1.0", "byte_order": "little", "generation": 42, "legacy": ["ip nat"],
+     "kernel": "6.1.0", "byte_order": "little", "generation": 42,
      "nf_tables": {"tables": [], "chains": [], "rules": [], "sets": [], "elements": []},
+     "legacy": ["ip6 nat"], "xtables": [{"family": "ip", "table": "nat", "info": [], "entries": []}],
      "host": {"name": "node1", "addresses": [], "links": [], "tcp": [], "udp": [], "unreadable": []}}
 
-Every message is base64 of what the kernel sent, so nothing is lost that this version does not understand.
+Every message (and every iptables-legacy table, under xtables) is base64 of what the kernel sent, so nothing
+is lost that this version does not understand. `legacy` names the legacy tables that could not be read.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from k3swatch.decode.generation import decode_newgen
 from k3swatch.decode.sets import decode_set
 from k3swatch.errors import Interrupted, SourceError
 from k3swatch.live.host import read_raw_host
+from k3swatch.live.legacy import read_legacy
 from k3swatch.sources.nftables import NftablesSource
-from k3swatch.sources.xtables import legacy_table_names
 
 SCHEMA: Final = 1
 KIND: Final = "k3swatch-snapshot"
@@ -42,6 +44,7 @@ def capture(source: NftablesSource, taken_at: float) -> Document:
         try:
             generation = decode_newgen(source.generation()).id
             parts = _read(source)
+            legacy, unread = read_legacy()
             if decode_newgen(source.generation()).id != generation:
                 continue
         except Interrupted:
@@ -54,7 +57,16 @@ def capture(source: NftablesSource, taken_at: float) -> Document:
             "kernel": os.uname().release,
             "byte_order": sys.byteorder,
             "generation": generation,
-            "legacy": list(legacy_table_names()),
+            "legacy": unread,
+            "xtables": [
+                {
+                    "family": blob.family,
+                    "table": blob.table,
+                    "info": _encode([blob.info]),
+                    "entries": _encode([blob.entries]),
+                }
+                for blob in legacy
+            ],
             "nf_tables": {part: _encode(messages) for part, messages in parts.items()},
             "host": {
                 "name": host.name,

@@ -17,10 +17,10 @@ from k3swatch.decode.nft.expression import decode_expressions
 from k3swatch.decode.rule import decode_rules
 from k3swatch.decode.sets import decode_set
 from k3swatch.errors import DecodeError, Interrupted
+from k3swatch.live.legacy import LegacyTables, LegacyWatch, is_legacy, read_legacy
 from k3swatch.model.expr import Expr
 from k3swatch.model.ruleset import SET_EVAL, SET_TIMEOUT, BaseChain, ChainRef, Element, Found, Rule, SetInfo
 from k3swatch.sources.nftables import NftablesSource
-from k3swatch.sources.xtables import legacy_table_names
 
 _RES_ID = slice(18, 20)  # of nfgenmsg, in every nf_tables message
 _ELEMENT_BYTES = 512  # a generous mean, to stop reading a set long before it fills the memory
@@ -47,12 +47,21 @@ class LiveRuleset:
         self._generation = decode_newgen(self._source.generation()).id
         self._res_id = (self._generation & 0xFFFF).to_bytes(2, "big")
         self._hooks: tuple[BaseChain, ...] | None = None
+        self._legacy: LegacyTables | None = None
+        self._legacy_watch: LegacyWatch | None = None
         self._rules: dict[ChainRef, tuple[Rule, ...]] = {}
         self._sets: dict[tuple[str, str, str], SetInfo] = {}
         self._found: dict[tuple[SetInfo, bytes | None], Found | None] = {}
 
     def check(self) -> None:
-        """Interrupted when a commit has been made since `refresh`."""
+        """Interrupted when a commit has been made since `refresh`, or a legacy table changed since it was
+        read.
+        """
+        if self._legacy_watch is not None and self._legacy_watch.changed():
+            raise Interrupted("iptables-legacy: the tables changed", hint="ask again")
+        self._same_generation()
+
+    def _same_generation(self) -> None:
         now = decode_newgen(self._source.generation()).id
         if now != self._generation:
             raise Interrupted(f"nf_tables: generation {now}, began with {self._generation}", hint="ask again")
@@ -64,7 +73,7 @@ class LiveRuleset:
             if message[_RES_ID] != self._res_id:
                 raise Interrupted("nf_tables: the ruleset changed while it was read", hint="ask again")
         if none:
-            self.check()
+            self._same_generation()
 
     def _base_chains(self) -> tuple[BaseChain, ...]:
         if self._hooks is None:
@@ -76,10 +85,14 @@ class LiveRuleset:
 
     def base_chains(self, hook: int, nfproto: int) -> Sequence[BaseChain]:
         """See Ruleset.base_chains."""
-        return seen_by(self._base_chains(), hook, nfproto)
+        chains = self._base_chains()
+        legacy = self._legacy_tables().base_chains(hook, nfproto, len(chains))
+        return [*seen_by(chains, hook, nfproto), *legacy]
 
     def rules(self, ref: ChainRef) -> Sequence[Rule]:
         """See Ruleset.rules."""
+        if is_legacy(ref):
+            return self._legacy_tables().rules(ref)
         if ref not in self._rules:
             if ref.family not in NFPROTO:
                 raise DecodeError(f"no family {ref.family!r}")
@@ -92,6 +105,8 @@ class LiveRuleset:
 
     def expressions(self, rule: Rule) -> Sequence[Expr]:
         """See Ruleset.expressions."""
+        if is_legacy(rule.ref):
+            return self._legacy_tables().expressions(rule)
         return decode_expressions(rule.raw, NFPROTO.get(rule.ref.family, 0))
 
     def set_info(self, family: str, table: str, name: str) -> SetInfo:
@@ -135,7 +150,14 @@ class LiveRuleset:
         return found if len(found) <= limit else None
 
     def legacy_tables(self) -> tuple[str, ...]:
-        """The iptables-legacy tables of this namespace, as `ip nat`: rules that are not among these
-        answers.
+        """The iptables-legacy tables, as `ip nat`, that exist but are not among these answers: they cannot
+        be read.
         """
-        return legacy_table_names()
+        return self._legacy_tables().unread
+
+    def _legacy_tables(self) -> LegacyTables:
+        if self._legacy is None:
+            blobs, unread = read_legacy()
+            self._legacy = LegacyTables(blobs, unread)
+            self._legacy_watch = LegacyWatch(blobs)
+        return self._legacy

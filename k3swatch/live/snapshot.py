@@ -20,10 +20,12 @@ from k3swatch.decode.sets import decode_set
 from k3swatch.errors import DecodeError, SourceError
 from k3swatch.live.capture import KIND, LARGEST, SCHEMA, Document, capture
 from k3swatch.live.host import RawHost, decode_host
+from k3swatch.live.legacy import LegacyTables, is_legacy
 from k3swatch.live.membership import Members
 from k3swatch.model.expr import Expr
 from k3swatch.model.port import Host
 from k3swatch.model.ruleset import BaseChain, ChainRef, Element, Found, Rule, SetInfo
+from k3swatch.sources.xtables import LegacyBlob
 
 __all__ = ["SnapshotRuleset", "capture"]
 
@@ -56,7 +58,8 @@ class SnapshotRuleset:
             self._raw_elements.setdefault(elements_of(raw), []).append(raw)
         self._members: dict[SetInfo, Members] = {}
         self._host = _raw_host(_require(document, "host", dict, "snapshot"))
-        self._legacy = tuple(str(name) for name in _require(document, "legacy", list, "snapshot"))
+        unread = [str(name) for name in _require(document, "legacy", list, "snapshot")]
+        self._legacy = LegacyTables(_legacy_blobs(document.get("xtables", [])), unread)
 
     @classmethod
     def load(cls, path: str | Path) -> SnapshotRuleset:
@@ -94,16 +97,21 @@ class SnapshotRuleset:
 
     def base_chains(self, hook: int, nfproto: int) -> Sequence[BaseChain]:
         """See Ruleset.base_chains."""
-        return seen_by(self._hooks, hook, nfproto)
+        legacy = self._legacy.base_chains(hook, nfproto, len(self._hooks))
+        return [*seen_by(self._hooks, hook, nfproto), *legacy]
 
     def rules(self, ref: ChainRef) -> Sequence[Rule]:
         """See Ruleset.rules."""
+        if is_legacy(ref):
+            return self._legacy.rules(ref)
         if ref not in self._rules:
             raise DecodeError(f"no chain {ref.family} {ref.table} {ref.chain!r}")
         return self._rules[ref]
 
     def expressions(self, rule: Rule) -> Sequence[Expr]:
         """See Ruleset.expressions."""
+        if is_legacy(rule.ref):
+            return self._legacy.expressions(rule)
         return decode_expressions(rule.raw, NFPROTO.get(rule.ref.family, 0))
 
     def set_info(self, family: str, table: str, name: str) -> SetInfo:
@@ -129,8 +137,8 @@ class SnapshotRuleset:
         return decode_elements(self._raw_elements.get((info.family, info.table, info.name), ()), info)
 
     def legacy_tables(self) -> tuple[str, ...]:
-        """The iptables-legacy tables there were, as `ip nat`; their rules are not in the snapshot."""
-        return self._legacy
+        """The iptables-legacy tables there were, as `ip nat`, whose rules are not among these answers."""
+        return self._legacy.unread
 
 
 def _require(document: Document, key: str, kind: type, where: str) -> Any:
@@ -145,6 +153,19 @@ def _messages(document: Document, key: str, where: str) -> list[bytes]:
         return [base64.b64decode(text, validate=True) for text in _require(document, key, list, where)]
     except (binascii.Error, ValueError, TypeError):
         raise DecodeError(f"{where}: {key}: not base64") from None
+
+
+def _legacy_blobs(tables: Any) -> list[LegacyBlob]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise DecodeError("snapshot: xtables: want list of tables")
+    found: list[LegacyBlob] = []
+    for table in tables:
+        family, name = _require(table, "family", str, "xtables"), _require(table, "table", str, "xtables")
+        if family not in ("ip", "ip6"):
+            raise DecodeError(f"xtables: family {family!r}")
+        info, entries = (b"".join(_messages(table, key, "xtables")) for key in ("info", "entries"))
+        found.append(LegacyBlob(family, name, info, entries))
+    return found
 
 
 def _raw_host(document: Document) -> RawHost:

@@ -440,14 +440,3 @@ def test_without_privileges() -> None:
     os.waitpid(child, 0)
     assert os.read(read, 4096).decode().count("CAP_NET_ADMIN") == 2
     os.close(read)
-
-
-def test_legacy_tables_are_told_and_never_made(space: Namespace) -> None:
-    with namespaces("legacy") as spaces:
-        here = spaces["legacy"]
-        with here.inside(), NftablesSource() as source:
-            live = LiveRuleset(source)
-            assert live.legacy_tables() == ()
-            assert Path("/proc/thread-self/net/ip_tables_names").read_text() == ""
-            here.run("iptables-legacy", "-t", "nat", "-S")
-            assert live.legacy_tables() == ("ip nat",)

@@ -14,6 +14,7 @@ from k3swatch.live.ruleset import LiveRuleset
 from k3swatch.model.expr import Verdict
 from k3swatch.model.ruleset import SET_EVAL, SET_TIMEOUT, ChainRef, Found, Rule
 from k3swatch.sources.nftables import NftablesSource
+from k3swatch.sources.xtables import LegacyBlob
 
 PRE, EMPTY = ChainRef("ip", "t", "pre"), ChainRef("ip", "t", "empty")
 IP, IP6 = 2, 10
@@ -25,7 +26,18 @@ def source() -> FakeNftables:
 
 
 @pytest.fixture
-def ruleset(source: FakeNftables) -> LiveRuleset:
+def legacy(monkeypatch: pytest.MonkeyPatch) -> list[LegacyBlob]:
+    """The iptables-legacy tables there are: none, until a test puts one in."""
+    tables: list[LegacyBlob] = []
+    names = "k3swatch.live.legacy.legacy_table_names"
+    monkeypatch.setattr(names, lambda: tuple((blob.family, blob.table) for blob in tables))
+    monkeypatch.setattr("k3swatch.live.legacy.read_legacy_info", lambda family, table: tables[0].info)
+    monkeypatch.setattr("k3swatch.live.legacy.read_legacy_table", lambda family, table: tables[0])
+    return tables
+
+
+@pytest.fixture
+def ruleset(source: FakeNftables, legacy: list[LegacyBlob]) -> LiveRuleset:
     return LiveRuleset(cast(NftablesSource, source))
 
 
@@ -33,8 +45,8 @@ def test_base_chains_are_read_once_and_only_for_families_that_see_them(
     source: FakeNftables, ruleset: LiveRuleset
 ) -> None:
     assert [chain.ref for chain in ruleset.base_chains(0, IP)] == [PRE]
-    assert ruleset.base_chains(3, IP) == ()
-    assert ruleset.base_chains(0, IP6) == ()
+    assert ruleset.base_chains(3, IP) == []
+    assert ruleset.base_chains(0, IP6) == []
     assert source.asked == ["generation", "tables", "chains"]
 
 
@@ -49,8 +61,10 @@ def test_empty_chain_is_told_from_one_that_is_not_there(ruleset: LiveRuleset) ->
     assert ruleset.rules(EMPTY) == ()
     with pytest.raises(DecodeError, match="no chain ip t 'nowhere'"):
         ruleset.rules(ChainRef("ip", "t", "nowhere"))
-    with pytest.raises(DecodeError, match="no family 'legacy ip'"):
+    with pytest.raises(DecodeError, match="no chain legacy ip nat 'PREROUTING'"):
         ruleset.rules(ChainRef("legacy ip", "nat", "PREROUTING"))
+    with pytest.raises(DecodeError, match="no family 'x'"):
+        ruleset.rules(ChainRef("x", "nat", "PREROUTING"))
 
 
 def test_set_that_is_not_there(ruleset: LiveRuleset) -> None:

@@ -18,6 +18,7 @@ from k3swatch.live.snapshot import SnapshotRuleset, capture
 from k3swatch.model.expr import Verdict
 from k3swatch.model.ruleset import ChainRef, Found
 from k3swatch.sources.nftables import NftablesSource
+from k3swatch.sources.xtables import LegacyBlob
 
 PRE, EMPTY = ChainRef("ip", "t", "pre"), ChainRef("ip", "t", "empty")
 
@@ -26,7 +27,9 @@ PRE, EMPTY = ChainRef("ip", "t", "pre"), ChainRef("ip", "t", "empty")
 def source(monkeypatch: pytest.MonkeyPatch) -> FakeNftables:
     host = RawHost("node1", [], None, [], [], ("interfaces: not today",))
     monkeypatch.setattr(capture_module, "read_raw_host", lambda: host)
-    monkeypatch.setattr(capture_module, "legacy_table_names", lambda: ("ip nat",))
+    monkeypatch.setattr(
+        capture_module, "read_legacy", lambda: ([LegacyBlob("ip", "raw", b"", b"")], ["ip nat"])
+    )
     source = FakeNftables()
     source.members = {b"\x19\x2b": nla(2, nla(2, be32(1, 0))), None: nla(2, nla(2, be32(1, 1)))}
     return source
@@ -51,7 +54,7 @@ def test_snapshot_answers_as_the_source_did(document: dict[str, Any], tmp_path: 
     assert snapshot.lookup(info, b"\0\1") == Found(verdict=Verdict(1))
     assert len(snapshot.elements(info, 2) or ()) == 2
     assert snapshot.elements(info, 1) is None
-    assert snapshot.legacy_tables() == ("ip nat",)
+    assert snapshot.legacy_tables() == ("ip nat", "ip raw"), "not read, and read but not understood"
     assert snapshot.host().name == "node1"
     assert snapshot.host().unreadable == ("interfaces: not today",)
     snapshot.refresh()
@@ -109,6 +112,9 @@ OTHER_ORDER = "little" if sys.byteorder == "big" else "big"
         ({"host": {"name": "x"}}, "host: unreadable: want list"),
         ({"host": {"name": 1, "unreadable": []}}, "host: name: want str"),
         ({"legacy": 5}, "snapshot: legacy: want list"),
+        ({"xtables": 5}, "snapshot: xtables: want list of tables"),
+        ({"xtables": [{"family": "x", "table": "nat"}]}, "xtables: family 'x'"),
+        ({"xtables": [{"family": "ip", "table": "nat"}]}, "xtables: info: want list"),
     ],
 )
 def test_document_that_is_none_says_why(changes: dict[str, Any], why: str, document: dict[str, Any]) -> None:
