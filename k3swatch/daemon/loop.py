@@ -53,7 +53,6 @@ class Daemon:
         self.evaluation_seconds = 0.0
         self._commits = Commits()
         self._host = Host()
-        self._legacy: tuple[str, ...] = ()  # no event tells of those
         self._observed: int | None = None  # the generation of the last observation
         self._answered_at = 0.0  # when the kernel last said a generation
         self._had_flows = False
@@ -206,7 +205,6 @@ class Daemon:
         if ruleset is not None:
             try:
                 ruleset.check()
-                self._dirty = self._dirty or ruleset.legacy_tables() != self._legacy
             except Interrupted:
                 self._dirty = True
             except (SourceError, DecodeError) as error:
@@ -250,7 +248,6 @@ class Daemon:
         if ruleset is None:
             return unknown(self.config.ports, self.sources.ruleset.why)
         try:
-            self._legacy = ruleset.legacy_tables()
             observation = observe(ruleset, self._read_host, self.config.ports, self.clock)
         except SourceError as error:
             self.sources.ruleset.failed(error)

@@ -37,7 +37,7 @@ class Refreshable(Ruleset, Protocol):
         ...
 
     def legacy_tables(self) -> tuple[str, ...]:
-        """Tables of iptables-legacy that exist beside this ruleset and are not in it, as `ip nat`."""
+        """Tables of iptables-legacy that exist but could not be read, as `ip nat`."""
         ...
 
 
@@ -108,7 +108,7 @@ def _with_legacy(verdict: PortVerdict, tables: Sequence[str]) -> PortVerdict:
     found: list[Finding] = []
     for family in Family:
         ours = [table for table in tables if table.partition(" ")[0] == family]
-        why = f"iptables-legacy tables exist whose rules are not read: {', '.join(ours)}"
+        why = f"iptables-legacy tables exist whose rules cannot be read: {', '.join(ours)}"
         for vantage in Vantage if ours else ():
             addresses = tuple(
                 address
