@@ -60,8 +60,8 @@ format: setup  ## rewrite Python and C the way lint wants them
 bench: setup  ## the figures of docs and README, measured here (root)
 	$(BIN)/python -m bench
 
-golden: setup  ## rewrite the expected results of tests/golden; read the diff before you commit it
-	$(BIN)/pytest tests/golden --update-golden
+golden: setup  ## rewrite the expected results (root); read the diff before you commit it
+	$(BIN)/pytest tests/golden tests/netns/test_xt_blobs.py --update-golden
 
 clean:  ## forget everything that was built here
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -103,7 +103,7 @@ ACTS = (
     Act(
         "The Service is deleted",
         "kube-proxy removes its rule, the pod ends, portmap removes what is left.",
-        ("kubectl delete service kubeapi-loadbalancer   (as kube-proxy and containerd carry it out)",),
+        ("kubectl delete service kubeapi-loadbalancer   (what kube-proxy and portmap then do)",),
         _service_deleted,
         (API, API, API, API),
         resolved=OTHER_API,
@@ -138,6 +138,7 @@ class Story:
         self.dial(act)
         screen.line()
         if act.opened == PORTMAP_POD:
+            self._blind_tools()
             self._way_back()
         if act.opened:
             self._journal(Kind.DIVERTED, act.opened, begin)
@@ -149,9 +150,8 @@ class Story:
         if alerted:
             (self.alarms if act.opened else self.all_clears).append(alerted[1])
             journal, alertmanager = (f"{seconds * 1000:.0f} ms" for seconds in alerted)
-            screen.note(
-                f"from the commit of the rule: {journal} to the journal, {alertmanager} to Alertmanager"
-            )
+            cause = "commit of the rule" if act.opened else "removal of the rule"
+            screen.note(f"from the {cause}: {journal} to the journal, {alertmanager} to Alertmanager")
 
     def verify(self, right: bool) -> bool:
         """Count a comparison."""
@@ -196,6 +196,13 @@ class Story:
             right = answer == expected and said.word == ("delivered" if answer == API else "diverted")
             rows.append(((who, address, answer, words), self.verify(right)))
         self.screen.table(("who dials", "port 6443 of", "who answers", "k3swatch says"), rows)
+
+    def _blind_tools(self) -> None:
+        """What everybody looks at first shows the rightful owner, and nothing else."""
+        lines = self.stage.lab.host.run("ss", "-Hltn", "sport = :6443").splitlines()
+        listeners = ", ".join(line.split()[3] for line in lines)
+        text = f"listens on 6443: {listeners}, as before; NAT acts before any socket is asked"
+        self.screen.fact("ss -ltn", text, self.verify(len(lines) == 1))
 
     def _way_back(self) -> None:
         """The host itself can still reach its API; a real connection proves it."""
