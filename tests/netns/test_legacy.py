@@ -57,7 +57,10 @@ EXPECTED = {
         "fib daddr type local",
         "jump EMPTY",
     ],
-    ("nat", "KUBE-SVC"): ["meta mark & 0x000000ff == 0x00000007 return", "meta l4proto tcp dnat to 10.42.0.9:6443"],
+    ("nat", "KUBE-SVC"): [
+        "meta mark & 0x000000ff == 0x00000007 return",
+        "meta l4proto tcp dnat to 10.42.0.9:6443",
+    ],
     ("nat", "EMPTY"): [],
     ("nat", "INPUT"): [],
     ("nat", "POSTROUTING"): ['oifname "eth0" masquerade'],
