@@ -51,10 +51,9 @@ class LegacyTables:
     """
 
     def __init__(self, blobs: Iterable[LegacyBlob], unread: Iterable[str] = ()) -> None:
-        self.blobs = tuple(blobs)
         self._tables: dict[tuple[str, str], LegacyTable] = {}
         missing = list(unread)
-        for blob in self.blobs:
+        for blob in blobs:
             try:
                 self._tables[f"{LEGACY} {blob.family}", blob.table] = LegacyTable(*blob)
             except DecodeError:

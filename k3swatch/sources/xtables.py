@@ -90,5 +90,5 @@ def read_legacy_table(family: str, table: str) -> LegacyBlob:
             if attempt == _TRIES - 1:
                 raise
         else:
-            return LegacyBlob(family, table, info, buffer.raw[_ENTRIES.size :])
+            return LegacyBlob(family, table, info, bytes(memoryview(buffer)[_ENTRIES.size :]))
     raise AssertionError("the last attempt returns or raises")
