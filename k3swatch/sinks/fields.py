@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from k3swatch.model.finding import Finding
 from k3swatch.model.incident import Change, Event, Incident, Notice, Transition
 from k3swatch.sinks.native import valid
-from k3swatch.view.catalog import ENTRIES, Kind, kind_of, kind_of_notice
+from k3swatch.view.catalog import COPIED, ENTRIES, Kind, kind_of, kind_of_notice
 from k3swatch.view.message import destinations, message, severity_of
+from k3swatch.view.plain import plain
 
 IDENTIFIER = "k3swatch"
 LIMIT = 16  # repeated fields of one name
@@ -49,7 +51,7 @@ def of_transition(transition: Transition) -> list[Field]:
     """All fields of one step of one incident, MESSAGE first."""
     incident = transition.incident
     resolved = transition.change is Change.RESOLVED
-    return [
+    fields = [
         *_head(kind_of(transition), message(transition), priority(transition)),
         ("K3SWATCH_PORT", incident.spec),
         ("K3SWATCH_NAME", incident.port),
@@ -62,6 +64,7 @@ def of_transition(transition: Transition) -> list[Field]:
         ("K3SWATCH_FLAPS", str(incident.flaps)),
         *_origin(incident),
     ]
+    return [*fields, *_copies(fields)]
 
 
 def of_event(event: Event) -> list[Field]:
@@ -71,6 +74,14 @@ def of_event(event: Event) -> list[Field]:
     own = [("K3SWATCH_CHANGE", str(event.notice)), ("K3SWATCH_SUBJECT", event.subject)]
     hint = [("K3SWATCH_HINT", event.hint)] if event.hint else []
     return [*head, *own, *hint, *((name, value) for name, value in event.fields if valid(name))]
+
+
+def _copies(fields: list[Field]) -> Iterator[Field]:
+    """Values for the catalog's texts. Some end in commands that people paste, and a chain may be called `;reboot`."""
+    values = dict(reversed(fields))  # the first of a name counts
+    for name in COPIED:
+        value = values.get(f"K3SWATCH_{name}")
+        yield f"WATCH_{name}", shlex.quote(plain(value)) if value else "?"
 
 
 def _head(kind: Kind, text: str, number: int) -> list[Field]:

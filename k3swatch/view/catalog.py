@@ -36,7 +36,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One kind: `subject` and `text` may name journal fields as @FIELD@; lines of `text` are kept as they are."""
+    """One kind: `subject` and `text` may name COPIED fields as @WATCH_FIELD@; lines of `text` stay as they are."""
 
     id: str
     subject: str
@@ -67,7 +67,7 @@ def kind_of_notice(notice: Notice) -> Kind:
 ENTRIES: dict[Kind, Entry] = {
     Kind.DIVERTED: Entry(
         "25c58678aae1474eb3e50823e47061e8",
-        "@K3SWATCH_PORT@ is diverted to @K3SWATCH_DESTINATION@",
+        "@WATCH_PORT@ is diverted to @WATCH_DESTINATION@",
         """\
 A rule of this host's kernel sends connections to a protected port somewhere else, before they
 reach the process that listens there. That process is fine, and `ss`, `lsof` and its own log
@@ -77,8 +77,8 @@ The usual causes: a Service of type LoadBalancer (K3s' ServiceLB) or with extern
 port; a pod with this hostPort; a published port of docker or podman; a rule added by hand.
 
 Look:
-    k3swatch explain @K3SWATCH_PORT@
-    nft -a list chain @K3SWATCH_FAMILY@ @K3SWATCH_TABLE@ @K3SWATCH_CHAIN@
+    k3swatch explain @WATCH_PORT@
+    nft -a list chain @WATCH_FAMILY@ @WATCH_TABLE@ @WATCH_CHAIN@
 
 Reach the API all the same (usually works: kube-apiserver's own address, not the diverted one):
     export KUBECONFIG=/var/lib/rancher/k3s/server/cred/admin.kubeconfig    # https://127.0.0.1:6444
@@ -86,7 +86,7 @@ Reach the API all the same (usually works: kube-apiserver's own address, not the
 Cure the cause, not the rule: kube-proxy and the CNI plugin put a deleted rule back.
     kubectl get services -A | grep LoadBalancer     # delete it, or give it another port
     kubectl get daemonsets -n kube-system           # svclb-* without a Service is an orphan: delete it
-    k3swatch restore @K3SWATCH_PORT@                # what is left to undo on this host
+    k3swatch restore @WATCH_PORT@                # what is left to undo on this host
 
 Do not:
     - iptables-save | iptables-restore: loses what nft rules say that iptables cannot
@@ -96,7 +96,7 @@ Do not:
     ),
     Kind.BLOCKED: Entry(
         "53e614b8a9c64d07b5382b325731404a",
-        "@K3SWATCH_PORT@ is blocked",
+        "@WATCH_PORT@ is blocked",
         """\
 A rule of this host's kernel drops or rejects connections to a protected port.
 
@@ -104,8 +104,8 @@ The usual causes: a firewall (firewalld, ufw, a rule by hand) that was enabled o
 network policy; a base chain whose policy is drop.
 
 Look:
-    k3swatch explain @K3SWATCH_PORT@
-    nft -a list chain @K3SWATCH_FAMILY@ @K3SWATCH_TABLE@ @K3SWATCH_CHAIN@
+    k3swatch explain @WATCH_PORT@
+    nft -a list chain @WATCH_FAMILY@ @WATCH_TABLE@ @WATCH_CHAIN@
 
 Cure: allow the port where the rule comes from (firewall-cmd, ufw, the NetworkPolicy).
 From this host https://127.0.0.1:6444 with /var/lib/rancher/k3s/server/cred/admin.kubeconfig
@@ -113,7 +113,7 @@ usually still works. Do not flush the ruleset: pods and Services live in it.""",
     ),
     Kind.UNKNOWN: Entry(
         "a4100a4379734f10a2004d272858172f",
-        "It is unknown where connections to @K3SWATCH_PORT@ go",
+        "It is unknown where connections to @WATCH_PORT@ go",
         """\
 Something on the way to a protected port could not be read or is not understood, so nobody can
 say that connections arrive. This is not "all is well"; the message says what it is.
@@ -122,7 +122,7 @@ The usual causes: k3swatch lost a privilege (CAP_NET_ADMIN); a rule uses a match
 k3swatch does not know; two NAT chains with the same priority disagree.
 
 Look:
-    k3swatch explain @K3SWATCH_PORT@
+    k3swatch explain @WATCH_PORT@
     curl -k https://127.0.0.1:6443/version          # does it answer at all, and with whose certificate
 
 Cure: give the privilege back, or report the rule: `k3swatch snapshot -o FILE` holds all that is
@@ -130,27 +130,27 @@ needed to understand it.""",
     ),
     Kind.CONFIRMED: Entry(
         "9a9809358624443abe1e662baed4095a",
-        "A real connection to @K3SWATCH_PORT@ went to @K3SWATCH_DESTINATION@",
+        "A real connection to @WATCH_PORT@ went to @WATCH_DESTINATION@",
         """\
 What the rules predicted has happened: the kernel sent a connection to the diverted destination.
 Clients are affected now, and whoever listens there sees what they send.
 
-See the entry that opened incident @K3SWATCH_INCIDENT@ for the cause and the cure:
-    journalctl K3SWATCH_INCIDENT=@K3SWATCH_INCIDENT@""",
+See the entry that opened incident @WATCH_INCIDENT@ for the cause and the cure:
+    journalctl K3SWATCH_INCIDENT=@WATCH_INCIDENT@""",
     ),
     Kind.CHANGED: Entry(
         "b36660df3285447ca5fbbcbdcec8c9b1",
-        "What happens to @K3SWATCH_PORT@ has changed",
+        "What happens to @WATCH_PORT@ has changed",
         """\
 The same cause, but it holds for other addresses, from elsewhere, under other conditions, by
 another path of rules, or it is more or less certain than before. Also said when a second cause
 takes over from the first, and when a flapping one has settled.
 
-    journalctl K3SWATCH_INCIDENT=@K3SWATCH_INCIDENT@""",
+    journalctl K3SWATCH_INCIDENT=@WATCH_INCIDENT@""",
     ),
     Kind.RESTORED: Entry(
         "7de618b2e42e4fec94a0663d728dfe43",
-        "A cause that took @K3SWATCH_PORT@ is gone",
+        "A cause that took @WATCH_PORT@ is gone",
         """\
 The rule is gone, or it does not apply any more. The message says what remains: another cause may
 still hold the port. Connections that were opened meanwhile keep going where they went, because
@@ -161,7 +161,7 @@ If it comes back within five minutes it is the same incident.""",
     ),
     Kind.FLAPPING: Entry(
         "9f68a201c55e4843ba134257df26ddba",
-        "@K3SWATCH_PORT@ is diverted and restored again and again",
+        "@WATCH_PORT@ is diverted and restored again and again",
         """\
 A cause came back for the third time within ten minutes. No more is told of it until it has been
 stable for a minute; then the outcome is.
@@ -276,9 +276,17 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ("K3SWATCH_PID", "the process that committed the rule"),
     ("K3SWATCH_COMM", "its name"),
     ("K3SWATCH_FLAPS", "how often the cause came back"),
+    (
+        "WATCH_PORT",
+        "and DESTINATION, FAMILY, TABLE, CHAIN, INCIDENT: the first value of the field above, quoted for a shell. "
+        "journalctl puts only fields without a digit in their name into a catalog's text",
+    ),
     ("K3SWATCH_SUBJECT", "events that are no incident: the source, the port or the file"),
     ("K3SWATCH_HINT", "events that are no incident: what to do"),
 )
+
+# What the texts name; see FIELDS
+COPIED = ("PORT", "DESTINATION", "FAMILY", "TABLE", "CHAIN", "INCIDENT")
 
 _HEAD = "# Generated from k3swatch/view/catalog.py by docs/generate. See systemd.journal-fields(7), journalctl -x.\n"
 

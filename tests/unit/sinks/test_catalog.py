@@ -7,7 +7,7 @@ from typing import Any
 
 from k3swatch.model.incident import Change, Notice
 from k3swatch.model.words import Mechanism, State
-from k3swatch.view.catalog import ENTRIES, FIELDS, Kind, catalog, kind_of, kind_of_notice, markdown
+from k3swatch.view.catalog import COPIED, ENTRIES, FIELDS, Kind, catalog, kind_of, kind_of_notice, markdown
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,11 +38,14 @@ def test_every_change_and_notice_has_a_kind(make: Any) -> None:
     assert kind_of(make.transition(Change.OPENED, unknown)) is Kind.UNKNOWN
 
 
-def test_texts_name_only_fields_that_exist() -> None:
-    known = {name for name, _ in FIELDS}
+def test_texts_name_only_fields_that_exist_and_that_journalctl_would_replace() -> None:
     for entry in ENTRIES.values():
         named = (entry.subject + entry.text).split("@")[1::2]
-        assert set(named) <= known
+        assert set(named) <= {f"WATCH_{name}" for name in COPIED}
+        assert all(name.replace("_", "").isalpha() for name in named), (
+            "no digits: journalctl leaves them as they are"
+        )
+    assert {f"K3SWATCH_{name}" for name in COPIED} <= {name for name, _ in FIELDS}
 
 
 def test_the_entry_of_a_diversion_says_what_helps_and_what_harms() -> None:

@@ -235,3 +235,14 @@ def test_priorities(make: Any) -> None:
     lasting = Event(Notice.LISTENER_CHANGED, "p", "m", 1.0, fields=(("K3SWATCH_SEVERITY", "warning"),))
     assert event_priority(lasting) == 4
     assert event_priority(replace(lasting, fields=(("K3SWATCH_SEVERITY", "notice"),))) == 5
+
+
+def test_what_the_catalog_shows_can_be_pasted(make: Any, receiver: Receiver, journald: Any) -> None:
+    sink = journald(receiver.path)
+    sink.publish(make.transition(Change.OPENED))
+    values = dict(receiver.take())
+    assert values["WATCH_PORT"] == b"tcp/6443"
+    assert values["WATCH_CHAIN"] == values["K3SWATCH_CHAIN"]
+    step = replace(make.finding().path[0], chain="x; reboot\n")
+    sink.publish(make.transition(Change.OPENED, make.incident(make.finding(path=(step,)))))
+    assert dict(receiver.take())["WATCH_CHAIN"] == b"'x; reboot\\n'"
