@@ -15,11 +15,22 @@ from k3swatch.sources.xtables import LegacyBlob, legacy_table_names, read_legacy
 # There is no event when they change, so they are asked again and again: in full up to this many bytes (about
 # 4,000 rules, 5 ms), beyond that only for their size.
 _COMPARED = 1 << 20
+_UNLISTED = ("ip (cannot be listed)", "ip6 (cannot be listed)")
 
 
 def is_legacy(ref: ChainRef) -> bool:
     """Whether a chain is one of iptables-legacy."""
     return ref.family.startswith(f"{LEGACY} ")
+
+
+def _listing() -> tuple[tuple[str, str], ...] | None:
+    """Family and name of the tables there are; None when this user may not know: the files are for the group root,
+    and to ask for a table without knowing would create it.
+    """
+    try:
+        return legacy_table_names()
+    except NotPermitted:
+        return None
 
 
 def read_legacy() -> tuple[list[LegacyBlob], list[str]]:
@@ -29,20 +40,15 @@ def read_legacy() -> tuple[list[LegacyBlob], list[str]]:
     """
     found: list[LegacyBlob] = []
     unread: list[str] = []
-    try:
-        names = legacy_table_names()
-    except (
-        NotPermitted
-    ):  # the files are for the group root; asking for a table without knowing would create it
-        return [], ["ip (cannot be listed)", "ip6 (cannot be listed)"]
-    for family, table in names:
+    names = _listing()
+    for family, table in names or ():
         try:
             found.append(read_legacy_table(family, table))
         except Interrupted:
             raise
         except SourceError:
             unread.append(f"{family} {table}")
-    return found, unread
+    return found, unread if names is not None else list(_UNLISTED)
 
 
 class LegacyTables:
@@ -79,10 +85,11 @@ class LegacyTables:
 
 
 class LegacyWatch:
-    """Tells whether the tables are still what they were; counters do not count."""
+    """Tells whether the tables are still what `read_legacy` found; counters do not count."""
 
-    def __init__(self, blobs: Iterable[LegacyBlob]) -> None:
+    def __init__(self, blobs: Iterable[LegacyBlob], unread: Iterable[str]) -> None:
         self._seen = {(blob.family, blob.table): self._state(blob) for blob in blobs}
+        self._names = {f"{family} {table}" for family, table in self._seen} | set(unread)
 
     @staticmethod
     def _state(blob: LegacyBlob) -> tuple[bytes, int]:
@@ -91,11 +98,8 @@ class LegacyWatch:
 
     def changed(self) -> bool:
         """Whether a table came, went or changed."""
-        try:
-            names = set(legacy_table_names())
-        except NotPermitted:
-            return bool(self._seen)
-        if names != self._seen.keys():
+        names = _listing()
+        if self._names != (set(_UNLISTED) if names is None else {" ".join(name) for name in names}):
             return True
         for (family, table), (info, content) in self._seen.items():
             if read_legacy_info(family, table) != info:

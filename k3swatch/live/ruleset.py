@@ -54,9 +54,7 @@ class LiveRuleset:
         self._found: dict[tuple[SetInfo, bytes | None], Found | None] = {}
 
     def check(self) -> None:
-        """Interrupted when a commit has been made since `refresh`, or a legacy table changed since it was
-        read.
-        """
+        """Interrupted when a commit was made since `refresh`, or a legacy table changed since it was read."""
         if self._legacy_watch is not None and self._legacy_watch.changed():
             raise Interrupted("iptables-legacy: the tables changed", hint="ask again")
         self._same_generation()
@@ -159,5 +157,5 @@ class LiveRuleset:
         if self._legacy is None:
             blobs, unread = read_legacy()
             self._legacy = LegacyTables(blobs, unread)
-            self._legacy_watch = LegacyWatch(blobs)
+            self._legacy_watch = LegacyWatch(blobs, unread)
         return self._legacy
