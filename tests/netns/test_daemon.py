@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -311,6 +312,32 @@ def test_a_missing_state_directory_or_control_socket_does_not_stop_it(
         space.run("nft", NFT)
         daemon.until_said("is DIVERTED")
         assert daemon.stop() == 0
+
+
+def test_the_capabilities_of_the_unit_are_enough(space: Namespace, tmp_path: Path) -> None:
+    """An ordinary user with what systemd/k3swatch.service grants sees all that root sees, without W+X memory."""
+    unit = (REPO / "systemd" / "k3swatch.service").read_text().splitlines()
+    granted = next(line for line in unit if line.startswith("AmbientCapabilities=")).partition("=")[2].split()
+    caps = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in granted)
+    assert "SupplementaryGroups=root" in unit
+    user = ["--reuid=65534", "--regid=65534", "--groups=0", "--no-new-privs"]
+    sets = [f"--{kind}=-all,{caps}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
+    refuse_exec_gain = "import ctypes, os, sys; assert not ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); "
+    mdwe = [sys.executable, "-c", refuse_exec_gain + "os.execvp(sys.argv[1], sys.argv[1:])"]
+    space.run("iptables-legacy", "-t", "nat", "-N", "SOME")
+    directory = Path("/tmp", f"k3w-{os.getpid()}-caps")  # every directory above tmp_path is root's alone
+    directory.mkdir()
+    os.chown(directory, 65534, 65534)
+    try:
+        with Daemon(space, directory, prefix=[*mdwe, "setpriv", *user, *sets]) as daemon:
+            status = daemon.status()
+            assert status["state"] == "delivered", status
+            assert not [source for source in status["sources"] if source["blind"]]
+            assert os.stat(daemon.control).st_uid == 65534
+            space.run("nft", NFT)
+            daemon.until_said("is DIVERTED")
+    finally:
+        shutil.rmtree(directory)
 
 
 def nobody(*arguments: str) -> list[str]:
