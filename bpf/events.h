@@ -63,7 +63,7 @@ struct event {
 /* Indices of `stats`: counters per CPU. */
 enum stat {
 	SEEN_QUEUED = 0,   /* packets net_dev_queue showed us, ours or not: the sign of life */
-	SEEN_FREED = 1,	   /* packets kfree_skb showed us */
+	SEEN_FREED = 1,	   /* packets kfree_skb showed us, each twice */
 	LOST_EVENT = 2,	   /* the ring buffer was full */
 	LOST_IDENTITY = 3, /* `told` took no new entry: this connection may be counted twice */
 	LOST_COUNT = 4,	   /* `counts` took no new entry */

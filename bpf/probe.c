@@ -4,7 +4,7 @@
  * event for the first of each kind and then a few a second. Compiled by BCC in the loader child.
  *
  * -D parameters: NETNS_INUM (our network namespace), EVENTS_PER_SECOND (a kind), the offsets of kernel.h, and
- * where the kernel gives kfree_skb a reason (5.17) DROP_REASONS, REASON_OTHERHOST, REASON_PACKET_SOCK_ERROR.
+ * DROP_REASONS where the kernel gives kfree_skb a reason (since 5.17).
  */
 #include <uapi/linux/ptrace.h>
 #include "kernel.h"
@@ -56,6 +56,12 @@ BPF_HASH(counts, struct count_key, struct count, 1024);
 /* Written here; the daemon consumes. 16 pages hold over 700 events. */
 BPF_RINGBUF_OUTPUT(events, 16);
 
+/*
+ * By drop reason: not zero where a drop says nothing about the connection. It was a copy of the packet; or
+ * congestion, then TCP sends it again, as if the wire had lost it, and that one tells. Written by the loader.
+ */
+BPF_ARRAY(transient, u8, 256);
+
 /* enum stat; written here, read by the daemon. */
 BPF_PERCPU_ARRAY(stats, u64, STATS);
 
@@ -92,6 +98,13 @@ inline_always bool is_diverted(const struct connection *c)
 		return false;
 	__builtin_memcpy(key.address, c->reached, sizeof(key.address));
 	return local.lookup(&key) == NULL;
+}
+
+inline_always bool is_transient(u32 reason)
+{
+	u8 *answer = transient.lookup(&reason);
+
+	return answer && *answer;
 }
 
 /* True for exactly one caller per connection. */
@@ -246,9 +259,9 @@ inline_always void packet(const void *skb, bool freed, u32 reason)
 	}
 	if (is_diverted(&c))
 		tell(&c, DIVERTED, reason);
-	else if (freed)
+	else if (freed && !is_transient(reason))
 		tell(&c, DROPPED, reason);
-	else if (c.reply) /* an undiverted SYN on its way over lo has not arrived yet */
+	else if (!freed && c.reply) /* an undiverted SYN on its way over lo has not arrived yet */
 		tell(&c, DELIVERED, 0);
 }
 
@@ -285,7 +298,12 @@ int queued(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* raw tracepoint skb:kfree_skb(skb, location, reason): every packet that is dropped */
+/*
+ * raw tracepoint skb:kfree_skb(skb, location, reason): every packet that is dropped. Loaded and attached
+ * twice: the kernel does not run a program that a softirq finds already running on its CPU, and packets are
+ * dropped in process context too (net_dev_queue always has softirqs off). Of two, at least one runs; `told`
+ * counts once.
+ */
 int freed(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 reason = 0;
@@ -293,9 +311,6 @@ int freed(struct bpf_raw_tracepoint_args *ctx)
 	bump(SEEN_FREED);
 #ifdef DROP_REASONS
 	reason = ctx->args[2];
-	/* Copies: one for a packet socket whose buffer is full, one for another host's MAC address. */
-	if (reason == REASON_PACKET_SOCK_ERROR || reason == REASON_OTHERHOST)
-		return 0;
 #endif
 	packet((const void *)ctx->args[0], true, reason);
 	return 0;

@@ -33,6 +33,20 @@ EVENTS_PER_SECOND = 10  # of each kind: enough to see who is hit, little enough 
 MAPS = ("protected", "local", "udp_ports", "counts", "events", "stats")
 NAT = "nf_nat_setup_info"
 
+# Drop reasons that say nothing about the connection: see `transient` in bpf/probe.c. Names differ by kernel.
+TRANSIENT_DROPS = frozenset(
+    (
+        *("PACKET_SOCK_ERROR", "OTHERHOST"),  # copies: for a packet socket, for another host's MAC address
+        *("CPU_BACKLOG", "FULL_RING", "NOMEM", "PFMEMALLOC", "PROTO_MEM", "SOCKET_BACKLOG"),  # congestion
+        *("QDISC_DROP", "QDISC_OVERLIMIT", "QDISC_CONGESTED", "NEIGH_QUEUEFULL"),
+        *(
+            "TCP_INVALID_SYN",
+            "TCP_RFC7323_PAWS",
+            "TCP_RFC7323_TW_PAWS",
+        ),  # the last of that port's is not gone yet
+    )
+)
+
 # uapi/linux/bpf.h
 _TYPE_KPROBE, _TYPE_RAW_TRACEPOINT, _TYPE_TRACING, _TRACE_FEXIT = 2, 17, 26, 25
 _PR_SET_PDEATHSIG = 1
@@ -104,6 +118,7 @@ class Module:
     """bpf/probe.c compiled against the running kernel's offsets. Nothing is loaded yet but the maps."""
 
     def __init__(self, directory: Path) -> None:
+        directory = directory.resolve()  # clang is run from within the shim
         description = btf.load("nf_conntrack")
         self.reasons = btf.drop_reasons(description)
         os.environ["BCC_KERNEL_SOURCE"] = str(directory / "shim")
@@ -168,10 +183,17 @@ def load(directory: Path, wanted: str | None) -> Loaded:
     """Compile, load and attach. SourceError (NotPermitted, Unsupported) when not even the tracepoints can be."""
     module = Module(directory)
     loaded = Loaded("tracepoint", reasons=module.reasons, layout=_layout(module))
-    for program, tracepoint in (("queued", "net_dev_queue"), ("freed", "kfree_skb")):
+    for value, name in module.reasons.items():
+        if name in TRANSIENT_DROPS:
+            libbpf.update(module.map("transient"), value.to_bytes(4, sys.byteorder), b"\x01")
+    for program, tracepoint, name in (
+        ("queued", "net_dev_queue", "queued"),
+        ("freed", "kfree_skb", "freed"),
+        ("freed", "kfree_skb", "freed_too"),
+    ):
         fd = module.load(program, _TYPE_RAW_TRACEPOINT)
-        loaded.fds[f"prog:{program}"] = fd
-        loaded.fds[f"link:{program}"] = _raw_tracepoint(tracepoint, fd)
+        loaded.fds[f"prog:{name}"] = fd
+        loaded.fds[f"link:{name}"] = _raw_tracepoint(tracepoint, fd)
     for attach, attempt in (("fentry", _attach_fentry), ("kprobe", _attach_kprobe)):
         if wanted not in (None, attach):
             continue
@@ -242,10 +264,7 @@ def _macros(offsets: dict[str, int], reasons: dict[int, str]) -> list[str]:
         "EVENTS_PER_SECOND": EVENTS_PER_SECOND,
     }
     if reasons:
-        numbers = {name: value for value, name in reasons.items()}
         macros["DROP_REASONS"] = 1
-        for name in ("OTHERHOST", "PACKET_SOCK_ERROR"):
-            macros[f"REASON_{name}"] = numbers.get(name, 0xFFFFFFFF)
     return [f"-D{name}={value}u" for name, value in macros.items()]
 
 
@@ -261,8 +280,8 @@ def _send(channel: socket.socket, message: dict[str, Any], fds: list[int]) -> No
     channel.sendmsg([json.dumps(message).encode()], rights)
 
 
-def main(arguments: list[str]) -> int:
-    """The child's whole life. Never returns through atexit, where BCC would detach everything again."""
+def main(arguments: list[str]) -> None:
+    """The child's whole life. Its own descriptors go with it; the daemon has its copies by then."""
     ct.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     channel = socket.socket(fileno=int(arguments[0]))
     try:
@@ -270,7 +289,7 @@ def main(arguments: list[str]) -> int:
     except SourceError as error:
         text = re.sub(r"\s+", " ", str(error))
         _send(channel, {"error": type(error).__name__, "message": text, "hint": error.hint}, [])
-        return 1
+        return
     message = {
         "attach": loaded.attach,
         "refused": loaded.refused,
@@ -279,8 +298,7 @@ def main(arguments: list[str]) -> int:
         "fds": list(loaded.fds),
     }
     _send(channel, message, list(loaded.fds.values()))
-    return 0
 
 
 if __name__ == "__main__":
-    os._exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

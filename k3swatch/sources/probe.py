@@ -104,10 +104,13 @@ class Probe:
         return sum(memoryview(raw).cast("Q"))
 
     def missed(self) -> int:
-        """Times the kernel skipped a program because it was already running on that CPU (since 5.12)."""
+        """Times the kernel skipped a program because it was already running on that CPU (since 5.12).
+
+        Not counted for `freed`, which is there twice for this reason.
+        """
         total = 0
         for name, fd in self._fds.items():
-            if name.startswith("prog:"):
+            if name.startswith("prog:") and not name.startswith("prog:freed"):
                 info = ct.create_string_buffer(_PROG_INFO_BYTES)
                 size = ct.c_uint32(_PROG_INFO_BYTES)
                 if self._lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(size)) != 0:
