@@ -1,8 +1,8 @@
 """What the daemon takes from itself once it has started: no program, no BPF object, no perf event any more.
 
 The loader child is the only thing that ever needs to be executed. When it has handed over the probe, a seccomp
-filter is laid over every thread; whoever takes over the process after that can start no shell, and can make no BPF program.
-The probe's maps stay usable: through their descriptors, with the five commands that read and write elements.
+filter is laid over every thread: whoever takes over the process after that starts no shell and loads no BPF program.
+The probe's maps stay usable, through their descriptors, with the commands that read and write elements.
 
 Follows seccomp(2), capabilities(7), `uapi/linux/{seccomp,filter,audit,bpf,capability}.h`.
 """
@@ -102,9 +102,9 @@ def assemble(arch: int, refused: Sequence[int], bpf: int) -> bytes:
 def give_up(capabilities: Sequence[int], works: Callable[[], object]) -> bool:
     """Take capabilities from this thread for good, if `works` still does without; False when they had to stay.
 
-    Before 5.19 a kernel with unprivileged BPF switched off asks for CAP_BPF at every access to a map: only trying tells.
-    `works` says no by raising SourceError. Threads that run already keep theirs: what those would be good for, `forbid_exec`
-    refuses to them as well.
+    `works` says no by raising SourceError: before 5.19 a kernel with unprivileged BPF switched off asks for CAP_BPF at
+    every access to a map, and only trying tells. Threads that run already keep theirs; what those would be good
+    for, `forbid_exec` refuses to them as well.
     """
     effective, permitted, _ = _capabilities()
     keep = ~sum(1 << number for number in capabilities)

@@ -59,6 +59,7 @@ class Daemon:
         self._dirty = True
         self._not_before = self._next_poll = self._next_resync = self._next_beat = 0.0
         self._ready = False
+        self._confinable = notifier.managed  # else nobody starts us again when the probe must be loaded anew
         self._stopping = ""
         self._control: ControlSocket | None = None
         self.selector.register(signals, selectors.EVENT_READ, self._signalled)
@@ -105,13 +106,25 @@ class Daemon:
         self._publish(self.engine.tick(wall))
         for event in self.listeners.tick(wall):
             self.tell(event)
+        if self._confinable and self.sources.flows.current is not None:
+            self._confine()
         if not self._ready and self.sources.attempted:
             self._ready = True
             self.notifier.ready(report.status_line(self))
+        if self.sources.exhausted:
+            self._stopping = "its probe is gone, and only a new process may load it"
         if self.notifier.watchdog_interval is not None and now >= self._next_beat:
             self._next_beat = now + self.notifier.watchdog_interval
             if self.healthy():
                 self.notifier.watchdog()
+
+    def _confine(self) -> None:
+        """Connections are seen, the loader has gone: nothing is executed from now on."""
+        self._confinable = False
+        try:
+            self.sources.confine()
+        except SourceError as error:
+            self.tell(notices.unconfined(error, self.clock.now()))
 
     def _patience(self) -> float:
         """Seconds until something is due."""
@@ -326,6 +339,9 @@ def run(path: str | None) -> None:
     signals = Signals()
     try:
         clock = SystemClock()
-        Daemon(config, Sinks(config, clock, signals.wake), clock, signals, Notifier()).run()
+        daemon = Daemon(config, Sinks(config, clock, signals.wake), clock, signals, Notifier())
+        daemon.run()
     finally:
         signals.close()
+    if daemon.sources.exhausted:
+        raise SourceError("the probe is gone; a confined daemon cannot load it again", "start it again")

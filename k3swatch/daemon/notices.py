@@ -43,3 +43,8 @@ def rejected(error: ConfigError, now: float) -> Event:
 def without_control(error: SourceError, now: float) -> Event:
     """Nobody can ask for the status; everything else works."""
     return Event(Notice.BLIND, "control", str(error), now, error.hint)
+
+
+def unconfined(error: SourceError, now: float) -> Event:
+    """The daemon could not give up all that only loading the probe needs; everything else works."""
+    return Event(Notice.BLIND, "confinement", f"could not confine itself: {error}", now, error.hint)

@@ -19,6 +19,11 @@ class Notifier:
         # seconds between two signs of life, half of what the manager allows; None: it does not ask for any
         self.watchdog_interval = int(usec) / 2e6 if mine and usec.isdigit() and int(usec) else None
 
+    @property
+    def managed(self) -> bool:
+        """Whether there is a service manager, who starts us again when we end."""
+        return bool(self._address)
+
     def ready(self, status: str) -> None:
         """Started, or reloaded."""
         self._send(f"READY=1\nSTATUS={status}")

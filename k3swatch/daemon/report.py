@@ -69,6 +69,7 @@ def status(daemon: Daemon) -> bytes:
         "evaluations": daemon.evaluations,
         "last_evaluation_seconds": round(daemon.evaluation_seconds, 6),
         "healthy": daemon.healthy(),
+        "confined": daemon.sources.confined,
     }
     whole["refused"] = list(watch.refused) if watch is not None else []
     whole["sources"] = [

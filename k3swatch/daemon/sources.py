@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from k3swatch.clock import Clock
+from k3swatch.daemon import confine
 from k3swatch.daemon.source import Source
 from k3swatch.errors import K3swatchError, SourceError
 from k3swatch.live.flows import FlowWatch, open_flow_watch
@@ -20,6 +21,7 @@ from k3swatch.sources.rtnetlink import AddressEvents
 Watched = TypeVar("Watched", GenerationEvents, AddressEvents, FlowWatch)
 
 SOON, LATER = 5.0, 60.0  # seconds, the longest pauses: a netlink socket costs nothing, the probe loader does
+LIFE = 20.0  # seconds a confined daemon lives at least, whatever happens to its probe: restarts stay rare
 
 
 class Ruleset(LiveRuleset):
@@ -39,7 +41,11 @@ class Ruleset(LiveRuleset):
 
 
 class Sources:
-    """What the daemon reads. `attempted` says whether the probe was tried at least once since the start."""
+    """What the daemon reads.
+
+    `attempted`: the probe was tried at least once since the start. `confined`: nothing can be executed any more, so
+    the probe cannot be loaded again. `exhausted`: but it should be; only a new process can do that.
+    """
 
     def __init__(
         self,
@@ -53,7 +59,8 @@ class Sources:
         self.commits: Source[GenerationEvents] = Source("commits", tell, clock, SOON)
         self.addresses: Source[AddressEvents] = Source("addresses", tell, clock, SOON)
         self.flows: Source[FlowWatch] = Source("connections", tell, clock, LATER)
-        self.attempted = False
+        self.attempted = self.confined = self.exhausted = False
+        self._clock, self._born = clock, clock.monotonic()
         self._selector, self._wake = selector, wake
         self._loading: threading.Thread | None = None
         self._loaded: list[FlowWatch | Exception] = []
@@ -76,7 +83,11 @@ class Sources:
         self.ruleset.attempt(Ruleset)
         self.commits.attempt(lambda: self._watched(self.commits, GenerationEvents(), ready))
         self.addresses.attempt(lambda: self._watched(self.addresses, AddressEvents(), ready))
-        if self._loading is None:
+        if self.confined:
+            if self.flows.due:
+                self.flows.retry_at = self._born + LIFE
+                self.exhausted = self.flows.due
+        elif self._loading is None:
             if self.flows.due:
                 # takes seconds on a slow machine: not in the loop, where a commit may arrive meanwhile
                 self._loading = threading.Thread(target=self._load, name="probe-loader", daemon=True)
@@ -85,6 +96,17 @@ class Sources:
             self._loading.join()
             self._loading, self.attempted = None, True
             self.flows.attempt(lambda: self._watched(self.flows, self._take_flows(), ready))
+
+    def confine(self) -> None:
+        """Give up what only loading the probe needs, once connections are seen: see daemon/confine.py.
+
+        Until they are seen the loader is tried again and again. SourceError when the kernel declines.
+        """
+        watch = self.flows.current
+        if watch is not None and not self.confined:
+            confine.forbid_exec()
+            self.confined = True
+            confine.give_up(confine.LOADER_CAPABILITIES, watch.lost)
 
     def close(self) -> None:
         """Close all of them."""
