@@ -25,7 +25,7 @@ from k3swatch.evaluate.ranges import Ranges, normal
 from k3swatch.evaluate.statements import NETMAP, map_to, notrack, redirect_to, tproxy_to
 from k3swatch.model import xt
 from k3swatch.model.expr import Code, Verdict, XtMatch, XtTarget
-from k3swatch.model.words import Mechanism, Vantage
+from k3swatch.model.words import Family, Mechanism, Vantage
 
 Test = tuple[Box | None, bool]  # None: cannot hold; the flag: whether it must hold
 ALWAYS: Test = ([], True)
@@ -260,6 +260,8 @@ def _ip_header(context: Context, spec: xt.IpHeader, path: Path) -> list[Test]:
     scene, packet = context.scene, path.packet
     length = scene.family.length
     tests: list[Test] = []
+    if spec.flags & 1 and scene.family is Family.IP and not spec.invert & 0x20:
+        return [NEVER]  # IPT_F_FRAG: only fragments after the first
     for (address, mask), cells, bit in (
         (spec.source, big(scene.saddr, length), 8),
         (spec.destination, tuple(packet.daddr), 16),

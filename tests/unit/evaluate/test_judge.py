@@ -38,7 +38,7 @@ from k3swatch.model.flow import Flow, Outcome
 from k3swatch.model.port import ListeningSocket, ProtectedPort
 from k3swatch.model.ruleset import INPUT, OUTPUT, PREROUTING, SET_MAP, SET_TIMEOUT, ChainRef, Element, SetInfo
 from k3swatch.model.words import Evidence, Mechanism, Protocol, State, Vantage
-from k3swatch.model.xt import Addrtype, Multiport, NatRange, SetMark, Statistic
+from k3swatch.model.xt import Addrtype, IpHeader, Multiport, NatRange, SetMark, Statistic
 
 API = ProtectedPort("k3s-api", 6443)
 
@@ -486,3 +486,13 @@ def test_sent_to_loopback_from_outside_is_not_known_to_arrive() -> None:
     finding = only(prerouting([*dport(6443), *dnat("127.0.0.1", 6443)]))
     assert finding.state is State.UNKNOWN
     assert "route_localnet" in (finding.why or "")
+
+
+@pytest.mark.parametrize(("flags", "invert", "diverted"), [(0, 0, True), (1, 0, False), (1, 0x20, True)])
+def test_a_legacy_rule_for_later_fragments_never_meets_a_first_packet(
+    flags: int, invert: int, diverted: bool
+) -> None:
+    anywhere = (bytes(4), bytes(4))
+    header = XtMatch("ip", 0, b"", IpHeader(2, anywhere, anywhere, protocol=6, flags=flags, invert=invert))
+    found = verdict_on(prerouting([header, *dport(6443), *dnat("10.1.1.1", 6443)])).findings
+    assert bool(found) is diverted
