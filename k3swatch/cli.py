@@ -113,11 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     status = commands.add_parser("status", help="ask the running daemon")
     status.set_defaults(command=_status)
-    demo = commands.add_parser(
-        "demo", help="the incident, for real, in private network namespaces", add_help=False
-    )
+    demo = commands.add_parser("demo", help="the incident, for real, in private network namespaces")
     demo.set_defaults(command=_demo)
-    demo.add_argument("arguments", nargs=argparse.REMAINDER)
     config = commands.add_parser("config", help="look at a configuration file")
     actions = config.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
     config_check = actions.add_parser("check", help="report every problem of a configuration file")
@@ -217,7 +214,7 @@ def _status(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     from k3swatch.demo.story import main as demo
 
-    return demo(args.arguments)
+    return demo()
 
 
 def _config_check(args: argparse.Namespace) -> int:

@@ -6,12 +6,11 @@ words, in the journal, in Prometheus, in Alertmanager. The exit status is 0 only
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -292,13 +291,11 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main() -> int:
     """`k3swatch demo`: 0 when everything agreed, 1 when something did not or failed, 130 when interrupted.
 
-    Raises NotPermitted when not root, SourceError when a program that it needs is missing.
+    Raises NotPermitted when not root.
     """
-    parser = argparse.ArgumentParser(prog="k3swatch demo", description=__doc__)
-    parser.parse_args(arguments)
     if os.geteuid() != 0:
         raise NotPermitted(
             "demo: makes network namespaces", hint="run as root; nothing outside them is touched"
