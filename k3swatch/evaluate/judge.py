@@ -9,7 +9,7 @@ from dataclasses import replace
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate.findings import findings
 from k3swatch.evaluate.hooks import outcomes
-from k3swatch.evaluate.packet import scene
+from k3swatch.evaluate.packet import Scene, scene
 from k3swatch.evaluate.walk import Walk
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.port import LOCAL, Address, Host, ProtectedPort, family_of
@@ -53,6 +53,7 @@ def _judge_port(walk: Walk, host: Host, port: ProtectedPort, source: Address | N
             else "no local address could be read"
         )
         found.extend(unknown(vantage, Family.IP, (), why) for vantage in Vantage)
+    scenes: dict[tuple[Vantage, Family], Scene] = {}
     for vantage in Vantage:
         for address in addresses:
             if vantage is Vantage.EXTERNAL and address.is_loopback:
@@ -60,7 +61,10 @@ def _judge_port(walk: Walk, host: Host, port: ProtectedPort, source: Address | N
             if source is not None and not _comes_from(host, source, vantage, address):
                 continue
             judged.append((vantage, str(address)))
-            found.extend(_judge_address(walk, host, port, vantage, address, source))
+            key = (vantage, family_of(address))
+            if key not in scenes:
+                scenes[key] = scene(host, *key, port.protocol, source=source)
+            found.extend(_judge_address(walk, scenes[key], port, address))
     if host.sockets is None:
         found.append(unlistened(host, port))
     return PortVerdict(port, _together(found), tuple(judged), _unserved(host, port))
@@ -72,18 +76,14 @@ def _comes_from(host: Host, source: Address, vantage: Vantage, address: Address)
     return family_of(source) is family_of(address) and own == (vantage is Vantage.LOCAL)
 
 
-def _judge_address(
-    walk: Walk, host: Host, port: ProtectedPort, vantage: Vantage, address: Address, source: Address | None
-) -> list[Finding]:
-    family = family_of(address)
-    view = scene(host, vantage, family, port.protocol, source=source)
+def _judge_address(walk: Walk, view: Scene, port: ProtectedPort, address: Address) -> list[Finding]:
     try:
         ends = outcomes(walk, view, address.packed, port.port)
         return findings(walk.ruleset, view, port, str(address), ends)
     except Interrupted:
         raise
     except (SourceError, DecodeError) as error:
-        return [unknown(vantage, family, (str(address),), f"the rules could not be read: {error}")]
+        return [unknown(view.vantage, view.family, (str(address),), f"the rules could not be read: {error}")]
 
 
 def unknown(vantage: Vantage, family: Family, addresses: tuple[str, ...], why: str) -> Finding:

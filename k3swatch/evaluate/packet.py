@@ -232,12 +232,9 @@ def is_local(host: Host, address: bytes) -> bool:
     """Whether packets to `address` end on this host (all of 127.0.0.0/8 does)."""
     if len(address) == 4 and address[0] == 127:
         return True
-    return any(entry.address.packed == address for entry in host.addresses)
+    return address in host.owners
 
 
 def owner_of(host: Host, address: bytes) -> int:
     """The index of the interface that has `address`; loopback's 1 when none does."""
-    for entry in host.addresses:
-        if entry.address.packed == address:
-            return entry.interface
-    return 1
+    return host.owners.get(address, 1)

@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from operator import itemgetter
+
 Ranges = tuple[tuple[int, int], ...]
 
 EMPTY: Ranges = ()
@@ -30,36 +33,29 @@ def union(one: Ranges, other: Ranges) -> Ranges:
 
 def intersect(one: Ranges, other: Ranges) -> Ranges:
     """What is in both."""
+    few, many = (one, other) if len(one) <= len(other) else (other, one)
     result: list[tuple[int, int]] = []
-    left = right = 0
-    while left < len(one) and right < len(other):
-        low = max(one[left][0], other[right][0])
-        high = min(one[left][1], other[right][1])
-        if low <= high:
-            result.append((low, high))
-        if one[left][1] < other[right][1]:
-            left += 1
-        else:
-            right += 1
+    for low, high in few:
+        start, end = _touched(many, low, high)
+        result.extend((max(low, left), min(high, right)) for left, right in many[start:end])
     return tuple(result)
 
 
 def subtract(one: Ranges, other: Ranges) -> Ranges:
     """What is in `one` and not in `other`."""
-    result: list[tuple[int, int]] = []
-    for start, end in one:
-        low = start
-        for cut_low, cut_high in other:
-            if cut_high < low or cut_low > end:
-                continue
-            if cut_low > low:
-                result.append((low, cut_low - 1))
-            low = cut_high + 1
-            if low > end:
-                break
-        if low <= end:
-            result.append((low, end))
-    return tuple(result)
+    for low, high in other:
+        start, end = _touched(one, low, high)
+        if start < end:
+            first, last = one[start][0], one[end - 1][1]
+            before = ((first, low - 1),) if first < low else ()
+            after = ((high + 1, last),) if high < last else ()
+            one = one[:start] + before + after + one[end:]
+    return one
+
+
+def _touched(ranges: Ranges, low: int, high: int) -> tuple[int, int]:
+    """The slice of those that share something with low..high: a block list has thousands of them, and cuts few."""
+    return bisect_left(ranges, low, key=itemgetter(1)), bisect_right(ranges, high, key=itemgetter(0))
 
 
 def size(ranges: Ranges) -> int:

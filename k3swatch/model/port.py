@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from k3swatch.model.words import Family, Protocol
 
@@ -89,7 +90,9 @@ class ListeningSocket:
     interface: int = 0  # SO_BINDTODEVICE, 0 when none
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(
+    frozen=True
+)  # without slots, for what is worked out once: kube-ipvs0 has an address for each Service
 class Host:
     """What is known of this host's network namespace at one moment."""
 
@@ -101,4 +104,13 @@ class Host:
 
     def local(self) -> frozenset[Address]:
         """Every address of this host, loopback included."""
+        return self._local
+
+    @cached_property
+    def _local(self) -> frozenset[Address]:
         return frozenset(entry.address for entry in self.addresses)
+
+    @cached_property
+    def owners(self) -> dict[bytes, int]:
+        """The same addresses as bytes in network order, each with the index of the (first) interface that has it."""
+        return {entry.address.packed: entry.interface for entry in reversed(self.addresses)}
