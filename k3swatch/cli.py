@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     from k3swatch.daemon.loop import run
 
-    run(_config_path(args))
+    run(lambda: _config_path(args))
     return OK
 
 

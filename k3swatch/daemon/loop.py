@@ -9,29 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-from dataclasses import replace
+from collections.abc import Callable
 
 import k3swatch.evaluate.text  # noqa: F401  now: the first alert need not wait for it
 from k3swatch import config as configuration
 from k3swatch.clock import Clock, SystemClock
 from k3swatch.config import Config
 from k3swatch.daemon import notices, report
-from k3swatch.daemon.commits import Commits
 from k3swatch.daemon.control import ControlSocket
 from k3swatch.daemon.notify import Notifier
-from k3swatch.daemon.observe import explain, observe, unknown
 from k3swatch.daemon.signals import Signals
 from k3swatch.daemon.sinks import Sinks
 from k3swatch.daemon.sources import Ruleset, Sources
-from k3swatch.decode.generation import decode_newgen
-from k3swatch.errors import ConfigError, DecodeError, Interrupted, SourceError, Unsupported
+from k3swatch.daemon.watch import Watch
+from k3swatch.errors import ConfigError, SourceError, Unsupported
 from k3swatch.incident.engine import Engine
 from k3swatch.incident.listener import ListenerWatch
-from k3swatch.live.host import read_host
-from k3swatch.model.finding import Observation
-from k3swatch.model.flow import Flow
 from k3swatch.model.incident import Event, Transition
-from k3swatch.model.port import Host, ProtectedPort
 
 POLL, RESYNC = 1.0, 30.0  # seconds
 
@@ -40,23 +34,26 @@ class Daemon:
     """Everything `k3swatch run` holds."""
 
     def __init__(
-        self, config: Config, sinks: Sinks, clock: Clock, signals: Signals, notifier: Notifier
+        self,
+        find: Callable[[], str | None],
+        config: Config,
+        sinks: Sinks,
+        clock: Clock,
+        signals: Signals,
+        notifier: Notifier,
     ) -> None:
+        """`find` says where the configuration is, at each reload: there may be a file by then."""
+        self._find = find
         self.config, self.sinks, self.clock = config, sinks, clock
         self.signals, self.notifier = signals, notifier
         self.selector = selectors.DefaultSelector()
         self.sources = Sources(self.selector, clock, self.tell, signals.wake)
+        self.watch = Watch(self.sources, clock, config.ports)
         self.engine = Engine(sinks.incidents())
         self.listeners = ListenerWatch()
         self.started_at = clock.monotonic()
         self.evaluations = 0
         self.evaluation_seconds = 0.0
-        self._commits = Commits()
-        self._host = Host()
-        self._observed: int | None = None  # the generation of the last observation
-        self._answered_at = 0.0  # when the kernel last said a generation
-        self._had_flows = False
-        self._dirty = True
         self._not_before = self._next_poll = self._next_resync = self._next_beat = 0.0
         self._ready = False
         self._confinable = notifier.managed  # else nobody starts us again when the probe must be loaded anew
@@ -91,14 +88,17 @@ class Daemon:
         blind = [source.name for source in self.sources.all if source.current is None]
         self.sources.maintain(self._source_ready)
         if any(source.name in blind and source.current is not None for source in self.sources.all):
-            self._dirty = True  # what happened while it was blind is not known
-            self._protect()
+            self.watch.dirty = True  # what happened while it was blind is not known
+            self.watch.protect()
+        flows = self.sources.flows.current
+        if flows is not None and self.sources.flows.name in blind:
+            self.tell(notices.attached(flows.attach, flows.refused, self.clock.now()))
         if now >= self._next_poll:
             self._next_poll = now + POLL
             self._poll()
         if now >= self._next_resync:
-            self._dirty = True
-        if self._dirty and now >= self._not_before:
+            self.watch.dirty = True
+        if self.watch.dirty and now >= self._not_before:
             self._look()
         wall = self.clock.now()
         for event in self.sinks.reported():
@@ -115,7 +115,7 @@ class Daemon:
             self._stopping = "its probe is gone, and only a new process may load it"
         if self.notifier.watchdog_interval is not None and now >= self._next_beat:
             self._next_beat = now + self.notifier.watchdog_interval
-            if self.healthy():
+            if self.watch.healthy():
                 self.notifier.watchdog()
 
     def _confine(self) -> None:
@@ -130,7 +130,7 @@ class Daemon:
         """Seconds until something is due."""
         now, wall = self.clock.monotonic(), self.clock.now()
         due = [self._next_poll, self._next_resync, self.sources.retry_at]
-        if self._dirty:
+        if self.watch.dirty:
             due.append(self._not_before)
         if self.notifier.watchdog_interval is not None:
             due.append(self._next_beat)
@@ -139,111 +139,30 @@ class Daemon:
         ]
         return max(0.0, min(due) - now)
 
-    def healthy(self) -> bool:
-        """Whether both ways of seeing live: netlink answers and wakes us; connections are seen.
-
-        A fallback in use counts as seeing; so does a host that never let us attach anything: starting again would
-        not help there, and that nothing is seen is told as blindness instead.
-        """
-        answers = self.clock.monotonic() - self._answered_at < 5 * POLL
-        flows = self.sources.flows.current
-        sees = flows.alive() if flows is not None else not self._had_flows
-        return answers and self.sources.commits.current is not None and sees
-
-    # sources
+    # what is seen
 
     def _source_ready(self, name: str) -> None:
         """The selector says that a source has something."""
         if name == self.sources.commits.name:
-            self._drain_commits()
+            self.watch.read_commits()
         elif name == self.sources.addresses.name:
-            self._drain_addresses()
+            self.watch.read_addresses()
         else:
-            self._drain_flows()
-
-    def _drain_commits(self) -> None:
-        events = self.sources.commits.current
-        if events is None:
-            return
-        lost = events.lost
-        try:
-            messages = events.read()
-        except SourceError as error:
-            self.sources.commits.failed(error)
-            self._dirty = True
-            return
-        at = self.clock.now()
-        for message in messages:
-            try:
-                generation, pid, comm = decode_newgen(message)
-            except DecodeError:
-                self._dirty = True  # something was committed, that much it says
-                continue
-            self._commits.add(generation, at, None if pid is None or comm is None else (pid, comm))
-            self._dirty = self._dirty or generation != self._observed
-        self._dirty = self._dirty or events.lost != lost
-
-    def _drain_addresses(self) -> None:
-        events = self.sources.addresses.current
-        if events is None:
-            return
-        try:
-            events.read()
-        except SourceError as error:
-            self.sources.addresses.failed(error)
-        self._dirty = True
-
-    def _drain_flows(self) -> None:
-        watch = self.sources.flows.current
-        if watch is None:
-            return
-        try:
-            flows = watch.read()
-        except (SourceError, DecodeError) as error:
-            self.sources.flows.failed(error)
-            return
-        for flow in flows:
-            self._flow(flow)
-
-    def _flow(self, flow: Flow) -> None:
-        port = next((port for port in self.config.ports if _dials(flow, port)), None)
-        if port is None or (flow.reached, flow.reached_port) == (flow.dialled, flow.dialled_port):
-            return
-        finding = explain(self.sources.ruleset.current, self._host, port, flow)
-        self._publish(self.engine.flow(port.name, finding, flow, self.clock.now()))
+            for port, finding, flow in self.watch.read_flows():
+                self._publish(self.engine.flow(port.name, finding, flow, self.clock.now()))
 
     def _poll(self) -> None:
-        """Once a second: has the generation moved without word? And what was counted meanwhile?"""
-        ruleset = self.sources.ruleset.current
-        if ruleset is not None:
-            try:
-                ruleset.check()
-            except Interrupted:
-                self._dirty = True
-            except (SourceError, DecodeError) as error:
-                self.sources.ruleset.failed(error)
-                self._dirty = True
-            else:
-                self._dirty = self._dirty or ruleset.generation != self._observed
-            if self.sources.ruleset.current is not None:
-                self._answered_at = self.clock.monotonic()
+        """Once a second: has anything moved without word? And what was counted meanwhile?"""
+        self.watch.poll()
         self.engine.flows_visible(self.sources.flows.current is not None, self.clock.now())
         blind = {source.name: source.blind_seconds for source in self.sources.all}
         self.sinks.meter(report.attach(self), report.counts(self), report.lost(self), blind)
         self.notifier.status(report.status_line(self))
 
-    # looking
-
     def _look(self) -> None:
         """Observe, and publish what changed."""
         began = self.clock.monotonic()
-        self._dirty = False
-        before, observation = self._observed, self._observation()
-        self._drain_commits()
-        at, who = self._commits.between(before, observation.generation)
-        observation = replace(observation, committed_at=at, committer=who)
-        self._observed = observation.generation
-        now = self.clock.now()
+        observation, now = self.watch.observation(), self.clock.now()
         self._publish(self.engine.observe(observation, now))
         for event in self.listeners.observe(observation, now):
             self.tell(event)
@@ -251,38 +170,10 @@ class Daemon:
         self.evaluations += 1
         self.evaluation_seconds = ended - began
         self.sinks.observe(self.engine.observation, self.evaluation_seconds)
-        self._protect()
+        self.watch.protect()
         # never busy for more than half of the time, however fast commits come: the host has work to do
         self._not_before = ended + self.evaluation_seconds
         self._next_resync = ended + RESYNC
-
-    def _observation(self) -> Observation:
-        ruleset = self.sources.ruleset.current
-        if ruleset is None:
-            return unknown(self.config.ports, self.sources.ruleset.why)
-        try:
-            observation = observe(ruleset, self._read_host, self.config.ports, self.clock)
-        except SourceError as error:
-            self.sources.ruleset.failed(error)
-            return unknown(self.config.ports, str(error))
-        if observation.generation is None:
-            self.sources.ruleset.failed(SourceError("; ".join(observation.warnings)))
-        return observation
-
-    def _read_host(self) -> Host:
-        self._host = read_host()
-        return self._host
-
-    def _protect(self) -> None:
-        """Tell the probe which ports on which addresses to watch."""
-        watch = self.sources.flows.current
-        if watch is None:
-            return
-        self._had_flows = True
-        try:
-            watch.protect(self.config.ports, self._host.local())
-        except SourceError as error:
-            self.sources.flows.failed(error)
 
     def _publish(self, transitions: list[Transition]) -> None:
         for transition in transitions:
@@ -312,34 +203,29 @@ class Daemon:
     def _reload(self) -> None:
         self.notifier.reloading()
         try:
-            config = configuration.load(self.config.path)
+            config = configuration.load(self._find())
         except ConfigError as error:
             self.tell(notices.rejected(error, self.clock.now()))
         else:
             waiting = self.sinks.configure(self.config, config, self.engine.incidents)
-            self.config = config
-            self._dirty = True
-            self._protect()
+            self.config, self.watch.ports, self.watch.dirty = config, config.ports, True
+            self.watch.protect()
             self.tell(notices.loaded(config, waiting, self.clock.now()))
         self.notifier.ready(report.status_line(self))
 
 
-def _dials(flow: Flow, port: ProtectedPort) -> bool:
-    return flow.protocol is port.protocol and flow.dialled_port == port.port
-
-
-def run(path: str | None) -> None:
-    """`k3swatch run`: returns after SIGTERM or SIGINT.
+def run(find: Callable[[], str | None]) -> None:
+    """`k3swatch run`: returns after SIGTERM or SIGINT. `find` says where the configuration is, None: nowhere.
 
     Raises ConfigError, NotPermitted, and SourceError when the metrics cannot be served where they should be.
     """
-    config = configuration.load(path)
+    config = configuration.load(find())
     with contextlib.suppress(Unsupported):  # said, tried again and watched as blindness
         Ruleset().close()
     signals = Signals()
     try:
         clock = SystemClock()
-        daemon = Daemon(config, Sinks(config, clock, signals.wake), clock, signals, Notifier())
+        daemon = Daemon(find, config, Sinks(config, clock, signals.wake), clock, signals, Notifier())
         daemon.run()
     finally:
         signals.close()

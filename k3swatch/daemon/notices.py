@@ -8,6 +8,7 @@ from k3swatch import __version__
 from k3swatch.config import Config
 from k3swatch.errors import ConfigError, SourceError
 from k3swatch.model.incident import Event, Notice
+from k3swatch.model.words import Attach
 
 
 def started(config: Config, now: float) -> Event:
@@ -19,6 +20,14 @@ def started(config: Config, now: float) -> Event:
 def stopped(why: str, now: float) -> Event:
     """The daemon ends, on purpose."""
     return Event(Notice.STOPPED, "k3swatch", f"k3swatch stops: {why}; nobody watches the ports now", now)
+
+
+def attached(attach: Attach, refused: Sequence[str], now: float) -> Event:
+    """How connections are seen from now on, and why not in a better way."""
+    text = f"connections are seen by {attach}"
+    if refused:
+        text += f"; not used: {'; '.join(refused)}"
+    return Event(Notice.SIGHTED, "connections", text, now)
 
 
 def loaded(config: Config, waiting: Sequence[str], now: float) -> Event:

@@ -68,7 +68,7 @@ def status(daemon: Daemon) -> bytes:
         "config": daemon.config.path,
         "evaluations": daemon.evaluations,
         "last_evaluation_seconds": round(daemon.evaluation_seconds, 6),
-        "healthy": daemon.healthy(),
+        "healthy": daemon.watch.healthy(),
         "confined": daemon.sources.confined,
     }
     whole["refused"] = list(watch.refused) if watch is not None else []

@@ -67,7 +67,7 @@ class Source(Generic[T]):
         if self._blind_since is not None:
             self._blind_before = self.blind_seconds
             self._blind_since = None
-            self._tell(Event(Notice.SIGHTED, self.name, "reads again", self._clock.now()))
+            self._tell(Event(Notice.SIGHTED, self.name, f"{self.name}: seen again", self._clock.now()))
 
     def failed(self, error: Exception) -> None:
         """It could not be opened, or failed in use: close it, say so once, try again later."""
@@ -81,7 +81,8 @@ class Source(Generic[T]):
         self._pause = min(self._longest, self._pause * 2)
         if first or why != self.why:
             hint = error.hint if isinstance(error, SourceError) else ""
-            self._tell(Event(Notice.BLIND, self.name, why, self._clock.now(), hint))
+            text = why if why.startswith(self.name) else f"{self.name}: {why}"
+            self._tell(Event(Notice.BLIND, self.name, text, self._clock.now(), hint))
         self.why = why
 
     def close(self) -> None:

@@ -211,9 +211,9 @@ def test_it_tells_the_service_manager(space: Namespace, tmp_path: Path) -> None:
     daemon = Daemon(space, tmp_path)
     daemon.environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
     with manager, daemon:
-        seen = _until(manager, "WATCHDOG=1", 3)
-        ready = next(message for message in seen if "READY=1" in message)
+        ready = _until(manager, "READY=1", 1)[-1]
         assert "tcp/6443 delivered" in ready
+        _until(manager, "WATCHDOG=1", 3)
         daemon.send(signal.SIGHUP)
         assert any(
             message.startswith("RELOADING=1\nMONOTONIC_USEC=") for message in _until(manager, "READY=1", 1)

@@ -94,7 +94,7 @@ def test_without_its_probe_a_confined_daemon_wants_to_be_started_again() -> None
         assert sources.exhausted
         assert sources._loading is None
         assert [event.message for event in told if event.subject == "connections"] == [
-            "ring buffer consume: Bad file descriptor"
+            "connections: ring buffer consume: Bad file descriptor"
         ]
     finally:
         sources.close()

@@ -95,7 +95,7 @@ def test_a_source_is_told_lost_once_and_back_once_and_tried_ever_more_seldom() -
         clock.time += 0.1
     assert 5 <= tries <= 7  # after 1, 2, 4, 5, 5 seconds
     assert [(event.notice, event.subject, event.message, event.hint) for event in events] == [
-        (Notice.BLIND, "netlink", "gone", "modprobe it")
+        (Notice.BLIND, "netlink", "netlink: gone", "modprobe it")
     ]
     assert source.blind_seconds == pytest.approx(20.0)
     clock.time += 5
@@ -116,9 +116,9 @@ def test_a_source_is_told_lost_once_and_back_once_and_tried_ever_more_seldom() -
 def test_a_source_that_is_blind_for_another_reason_says_so() -> None:
     clock, events = Hand(), list[Event]()
     source: Source[Thing] = Source("x", events.append, clock, 5.0)
-    for error in (SourceError("a"), SourceError("a"), OSError("b"), OSError("b")):
+    for error in (SourceError("x: a"), SourceError("x: a"), OSError("b"), OSError("b")):
         source.failed(error)
-    assert [event.message for event in events] == ["a", "b"]
+    assert [event.message for event in events] == ["x: a", "x: b"]
 
 
 @pytest.fixture

@@ -1,0 +1,155 @@
+"""The seeing half of the daemon: what the sources say, put together into observations and explained connections.
+
+`dirty` says that what was last observed may not hold any more. Nothing here raises: what cannot be read is unknown,
+and the source that failed is told blind and opened again (source.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from k3swatch.clock import Clock
+from k3swatch.daemon.commits import Commits
+from k3swatch.daemon.observe import explain, observe, unknown
+from k3swatch.daemon.sources import Sources
+from k3swatch.decode.generation import decode_newgen
+from k3swatch.errors import DecodeError, Interrupted, SourceError
+from k3swatch.live.host import read_host
+from k3swatch.model.finding import Finding, Observation
+from k3swatch.model.flow import Flow
+from k3swatch.model.port import Host, ProtectedPort
+
+STALE = 5.0  # seconds without a word from netlink after which it does not count as alive
+
+
+class Watch:
+    """What is known of the host, and whether it is still so."""
+
+    def __init__(self, sources: Sources, clock: Clock, ports: Sequence[ProtectedPort]) -> None:
+        self.sources, self.ports = sources, ports
+        self.dirty = True
+        self._clock = clock
+        self._commits = Commits()
+        self._host = Host()
+        self._observed: int | None = None  # the generation of the last observation
+        self._answered_at = 0.0  # when the kernel last said a generation
+        self._had_flows = False
+
+    def healthy(self) -> bool:
+        """Whether both ways of seeing live: netlink answers and wakes us; connections are seen.
+
+        A fallback in use counts as seeing; so does a host that never let us attach anything: starting again would
+        not help there, and that nothing is seen is told as blindness instead.
+        """
+        answers = self._clock.monotonic() - self._answered_at < STALE
+        flows = self.sources.flows.current
+        sees = flows.alive() if flows is not None else not self._had_flows
+        return answers and self.sources.commits.current is not None and sees
+
+    def poll(self) -> None:
+        """Whether the rules moved without word: a commit whose event was lost, an iptables-legacy table."""
+        ruleset = self.sources.ruleset.current
+        if ruleset is None:
+            return
+        try:
+            ruleset.check()
+        except Interrupted:
+            self.dirty = True
+        except (SourceError, DecodeError) as error:
+            self.sources.ruleset.failed(error)
+            self.dirty = True
+            return
+        else:
+            self.dirty = self.dirty or ruleset.generation != self._observed
+        self._answered_at = self._clock.monotonic()
+
+    def observation(self) -> Observation:
+        """Everything known about the ports now, and which commit led to it."""
+        self.dirty = False
+        observation = self._look()
+        self.read_commits()  # what came meanwhile: it may be the commit that was just seen
+        at, who = self._commits.between(self._observed, observation.generation)
+        self._observed = observation.generation
+        return replace(observation, committed_at=at, committer=who)
+
+    def _look(self) -> Observation:
+        ruleset = self.sources.ruleset.current
+        if ruleset is None:
+            return unknown(self.ports, self.sources.ruleset.why)
+        try:
+            observation = observe(ruleset, self._read_host, self.ports, self._clock)
+        except SourceError as error:
+            self.sources.ruleset.failed(error)
+            return unknown(self.ports, str(error))
+        if observation.generation is None:
+            self.sources.ruleset.failed(SourceError("; ".join(observation.warnings)))
+        return observation
+
+    def _read_host(self) -> Host:
+        self._host = read_host()
+        return self._host
+
+    def read_commits(self) -> None:
+        """Take the NEWGEN messages that wait."""
+        events = self.sources.commits.current
+        if events is None:
+            return
+        lost = events.lost
+        try:
+            messages = events.read()
+        except SourceError as error:
+            self.sources.commits.failed(error)
+            self.dirty = True
+            return
+        at = self._clock.now()
+        for message in messages:
+            try:
+                generation, pid, comm = decode_newgen(message)
+            except DecodeError:
+                self.dirty = True  # something was committed, that much it says
+                continue
+            self._commits.add(generation, at, None if pid is None or comm is None else (pid, comm))
+            self.dirty = self.dirty or generation != self._observed
+        self.dirty = self.dirty or events.lost != lost
+
+    def read_addresses(self) -> None:
+        """Take the news about addresses and interfaces; what they are now is read with the next observation."""
+        events = self.sources.addresses.current
+        if events is None:
+            return
+        try:
+            events.read()
+        except SourceError as error:
+            self.sources.addresses.failed(error)
+        self.dirty = True
+
+    def read_flows(self) -> Iterator[tuple[ProtectedPort, Finding, Flow]]:
+        """The diverted connections that were seen, each with what explains it."""
+        watch = self.sources.flows.current
+        if watch is None:
+            return
+        try:
+            flows = watch.read()
+        except (SourceError, DecodeError) as error:
+            self.sources.flows.failed(error)
+            return
+        for flow in flows:
+            port = next((port for port in self.ports if _dials(flow, port)), None)
+            if port is not None and (flow.reached, flow.reached_port) != (flow.dialled, flow.dialled_port):
+                yield port, explain(self.sources.ruleset.current, self._host, port, flow), flow
+
+    def protect(self) -> None:
+        """Tell the probe which ports on which addresses to watch."""
+        watch = self.sources.flows.current
+        if watch is None:
+            return
+        self._had_flows = True
+        try:
+            watch.protect(self.ports, self._host.local())
+        except SourceError as error:
+            self.sources.flows.failed(error)
+
+
+def _dials(flow: Flow, port: ProtectedPort) -> bool:
+    return flow.protocol is port.protocol and flow.dialled_port == port.port
