@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,19 @@ from k3swatch.errors import NotPermitted, SourceError, Unsupported
 from k3swatch.sources import libbpf
 
 LOADER_SECONDS = 120.0  # compiling takes 0.3 s, under an emulated CPU 6 s
+SYSTEM_SHARES = (Path("/usr/share"), Path("/usr/local/share"))
 COUNT_ROWS = 1024  # max_entries of `counts`
 _MESSAGE_BYTES, _MAX_FDS = 1 << 16, 32
 _PROG_INFO_BYTES, _RECURSION_MISSES = 256, 208  # struct bpf_prog_info, uapi/linux/bpf.h
 
 
 def source_directory() -> Path:
-    """Where bpf/ is: beside the package in a checkout, below share/k3swatch when installed."""
+    """Where bpf/ is: beside the package in a checkout, else in the nearest share/k3swatch above it.
+
+    That is where pip and dpkg put data: /usr/share for /usr/lib/python3/dist-packages, VENV/share for a virtualenv.
+    """
     package = Path(k3swatch.__file__).resolve().parent
-    shares = (Path(sysconfig.get_path("data")) / "share", Path("/usr/share"), Path("/usr/local/share"))
-    for directory in (package.parent / "bpf", *(share / "k3swatch" / "bpf" for share in shares)):
+    for directory in (package.parent / "bpf", *(above / "share/k3swatch/bpf" for above in package.parents)):
         if (directory / "probe.c").is_file():
             return directory
     raise Unsupported("bpf/probe.c not found", hint="reinstall k3swatch: its share/k3swatch/bpf is missing")
@@ -141,7 +143,7 @@ def _run_loader(directory: Path, wanted: str | None, timeout: float) -> tuple[di
     """Start the child, take its one message, reap it. Returns the message and the descriptors by name."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        arguments = [sys.executable, "-P", "-m", "k3swatch.sources.bpf", "3", str(directory)]
+        arguments = [sys.executable, "-sP", "-m", "k3swatch.sources.bpf", "3", str(directory)]
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONPATH": str(Path(k3swatch.__file__).resolve().parent.parent),
