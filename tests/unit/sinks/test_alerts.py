@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from k3swatch.model.incident import Change
 from k3swatch.model.words import Mechanism, State
 from k3swatch.sinks.alerts import LIMIT, PLACES, Board
@@ -67,9 +69,12 @@ def test_severity_moves_with_the_shadow(make: Any) -> None:
     assert firing == {"info": False, "critical": True}
 
 
-def test_two_incidents_with_one_identity_fire_until_both_are_over(make: Any) -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_incidents_with_one_identity_fire_until_both_are_over(make: Any, turned: bool) -> None:
     board = Board("node1")
     first, second = make.incident(), replace(make.incident(), id="ffffffffffff")
+    if turned:
+        board.take(make.transition(Change.OPENED, second))
     board.take(make.transition(Change.OPENED, first))
     board.take(make.transition(Change.OPENED, second))
     board.take(make.transition(Change.RESOLVED, first, at=1100.0))
