@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import select
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from k3swatch.live.flows import open_flow_watch
 from k3swatch.model.flow import Flow, Outcome
 from k3swatch.model.port import Address, ProtectedPort
 from k3swatch.model.words import Attach, Protocol
+from k3swatch.sources import probe
 
 PORT = 7443
 DEAD_POD = "10.42.0.77"
@@ -300,8 +302,64 @@ def test_the_same_source_port_again_and_again(
         made = hammer(module_lab.client, "again", HOST, 500, 4000)
         dnat(host, "accept")
         made += hammer(module_lab.client, "again", HOST, 500, 4000)
+        host.shell("nft delete table ip t")
     assert made == 1000
     assert counts(watch) == {("delivered", None): made}
+    dnat(host, f"dnat to {POD}")
+    with hammer.serving(module_lab.pod, POD):
+        assert hammer(module_lab.client, "again", HOST, 500, 4000) == 500
+    assert counts(watch) == {("delivered", None): made, ("diverted", f"{POD}:{PORT}"): 500}
+
+
+def test_ten_thousand_a_second(module_lab: Lab, host: Namespace, watch: ProbeWatch, hammer: Hammer) -> None:
+    """Counted to the last one, while who reads along does nearly nothing (bench/probe_rate.py has the table)."""
+    dnat(host, f"dnat to {POD}")
+    with hammer.serving(module_lab.pod, POD), module_lab.client.inside():
+        argv = [hammer.path, "dial", HOST, str(PORT), "10000", "10000"]
+        client = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        spent, events = time.process_time(), 0
+        poll = select.poll()
+        poll.register(watch.fileno(), select.POLLIN)
+        while client.poll() is None:
+            poll.poll(100)
+            events += len(watch.read())
+        spent = time.process_time() - spent
+    assert client.communicate()[0].split()[:2] == ["10000", "0"]
+    assert counts(watch) == {("diverted", f"{POD}:{PORT}"): 10000}
+    assert 0 < events < 100
+    assert spent < 0.1
+
+
+def test_what_nat_tells_and_what_packets_tell_is_one_connection(
+    module_lab: Lab, host: Namespace, hammer: Hammer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fentry and kprobe logic, here called from the tracepoint: it knows the connection by conntrack's copy of
+    the sequence number, the packets by their own. Were these not the same, everything would be counted twice."""
+    real = probe.source_directory()
+    source = (real / "probe.c").read_text()
+    called = source.replace(
+        "bump(SEEN_QUEUED);",
+        "bump(SEEN_QUEUED);\n"
+        "unsigned long ct = LOAD(unsigned long, ctx->args[0], SKB_NFCT) & ~NFCT_INFOMASK;\n"
+        "if (ct && LOAD(u8, ct + CT_ORIGINAL, TUPLE_PROTONUM) == IPPROTO_TCP)\n"
+        "translated((const char *)ct, NF_NAT_MANIP_DST);",
+    )
+    assert called != source
+    for name in ("kernel.h", "events.h", "shim"):
+        (tmp_path / name).symlink_to(real / name)
+    (tmp_path / "probe.c").write_text(called)
+    monkeypatch.setattr(probe, "source_directory", lambda: tmp_path)
+    with host.inside():
+        watch = open_flow_watch(Attach.TRACEPOINT)
+    assert watch.attach is Attach.TRACEPOINT, watch.refused
+    watch.protect(API, ADDRESSES)
+    dnat(host, f"dnat to {POD}:6444")
+    with hammer.serving(module_lab.pod, POD, 6444):
+        made = hammer(module_lab.client, "dial", HOST, MANY, 0)
+    found = {(row.outcome, row.destination): row.connections for row in watch.counts() if row.connections}
+    watch.close()
+    assert found == {(Outcome.DIVERTED, f"{POD}:6444"): made}
+    assert made == MANY
 
 
 def test_what_is_not_ours_is_not_counted(
@@ -312,9 +370,7 @@ def test_what_is_not_ours_is_not_counted(
     host.shell(f"nft add rule ip t nat tcp dport 7000 redirect to :{PORT}")
     with hammer.serving(host, "0.0.0.0"), hammer.serving(module_lab.pod, POD):
         assert hammer(module_lab.client, "dial", HOST, 10, 0, port=7000) == 10
-        assert (
-            hammer(module_lab.client, "dial", CNI0, 10, 0, port=6443) == 0
-        )  # no route: somebody else's problem
+        assert hammer(module_lab.other, "dial", POD, 10, 0) == 10  # through this host
         assert hammer(module_lab.pod, "dial", "127.0.0.1", 10, 0) == 0  # bound to POD only
         assert hammer(host, "dial", POD, 10, 0) == 10
         assert hammer(module_lab.pod, "dial", POD, 10, 0) == 10

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from k3swatch.demo.netns import namespaces
-from k3swatch.errors import NotPermitted, SourceError, Unsupported
+from k3swatch.errors import SourceError, Unsupported
 from k3swatch.live.flows import open_flow_watch
 from k3swatch.model.words import Attach
-from k3swatch.sources import probe
+from k3swatch.sources import btf, probe
 
 # Runs in a child, as bcc must not come into this process. nat_fexit is also loaded as a raw tracepoint program: its
 # context is the same array of numbers, so the verifier can be asked even where tracing programs are refused.
@@ -167,5 +167,15 @@ def test_without_privileges(repo: Path) -> None:
     assert all("not permitted" in line for line in refused)
 
 
-def test_not_permitted_is_a_type_of_its_own() -> None:
-    assert issubclass(NotPermitted, SourceError)
+def test_what_this_kernel_has_no_name_for_is_unsupported() -> None:
+    description = btf.load("nf_conntrack")
+    assert description.offset("nf_conntrack_tuple", "dst.protonum") == 38
+    for struct, member in (("sk_buff", "nonsense"), ("nf_conn", "tuplehash.2"), ("nonsense", "x")):
+        with pytest.raises(Unsupported, match="no "):
+            description.offset(struct, member)
+
+
+def test_a_kernel_without_btf_is_unsupported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(btf, "BTF_DIRECTORY", tmp_path)
+    with pytest.raises(Unsupported, match="no BTF"):
+        btf.load("nf_conntrack")
