@@ -21,7 +21,7 @@ from k3swatch.model.finding import Observation
 from k3swatch.model.incident import Event, Incident, Notice, Transition
 from k3swatch.sinks.alerts import Board
 from k3swatch.sinks.base import Report, unsaid
-from k3swatch.view.plain import plain
+from k3swatch.view.escape import escape
 
 INTERVAL = 60.0  # seconds until everything is sent again
 HOLD = 4  # intervals after which Alertmanager resolves an alert that is not sent again
@@ -137,7 +137,7 @@ class _Peer:
             return self._interval
         self.failures += 1
         if not self._said:
-            self._say(Notice.SINK_FAILED, f"{self._shown()} does not take alerts: {plain(trouble)}")
+            self._say(Notice.SINK_FAILED, f"{self._shown()} does not take alerts: {escape(trouble)}")
         self._said = True
         if status // 100 == 4 and status not in (408, 429):
             self._failed = 0  # it would refuse the same again: dropped, the next message is another one
@@ -172,7 +172,7 @@ class _Peer:
 
     def _shown(self) -> str:
         """The URL without its password."""
-        return plain(
+        return escape(
             f"alertmanager {self._url.scheme}://{self._url.netloc.rpartition('@')[2]}{self._url.path}"
         )
 

@@ -17,8 +17,8 @@ from typing import Any
 from k3swatch.model.incident import Incident, Transition
 from k3swatch.model.words import State
 from k3swatch.view.catalog import Kind
+from k3swatch.view.escape import escape
 from k3swatch.view.message import description, destinations, pod, severity_of, summary
-from k3swatch.view.plain import plain
 
 RESEND_RESOLVED = 300.0
 PLACES = 8  # destinations of one incident that get an alert of their own
@@ -44,7 +44,7 @@ class Board:
 
     def __init__(self, host: str, incidents: Iterable[Incident] = ()) -> None:
         """`incidents` are open ones from before a restart: they fire on."""
-        self._host = plain(host, 128)
+        self._host = escape(host, 128)
         self._alerts: dict[str, dict[Key, _Alert]] = {}
         for incident in incidents:
             self._alerts[incident.id] = dict(self._of(incident))
@@ -94,9 +94,9 @@ class Board:
             "summary": f"{summary(incident)} on {self._host}",
             "description": description(incident),
             "incident": incident.id,
-            "rule": plain(step.rule) if step else "",
-            "chain": plain(f"{step.family} {step.table} {step.chain}") if step else "",
-            "pod": plain(pod(incident) or ""),
+            "rule": escape(step.rule) if step else "",
+            "chain": escape(f"{step.family} {step.table} {step.chain}") if step else "",
+            "pod": escape(pod(incident) or ""),
             "runbook_url": f"{RUNBOOK}{RUNBOOKS.get(incident.state, Kind.UNKNOWN)}",
         }
         annotations = {name: value for name, value in annotations.items() if value}
@@ -104,9 +104,9 @@ class Board:
             labels = {
                 "alertname": NAMES.get(incident.state, UNKNOWN),
                 "instance": self._host,
-                "port": plain(incident.port, 64),
+                "port": escape(incident.port, 64),
                 "mechanism": str(incident.findings[0].mechanism) if incident.state is State.DIVERTED else "",
-                "destination": plain(destination, 64),
+                "destination": escape(destination, 64),
                 "severity": severity_of(incident),
             }
             key = tuple(sorted((name, value) for name, value in labels.items() if value))

@@ -9,8 +9,8 @@ from k3swatch.model.finding import Finding
 from k3swatch.model.incident import Change, Event, Incident, Notice, Transition
 from k3swatch.sinks.native import valid
 from k3swatch.view.catalog import COPIED, ENTRIES, Kind, kind_of, kind_of_notice
+from k3swatch.view.escape import escape
 from k3swatch.view.message import destinations, message, severity_of
-from k3swatch.view.plain import plain
 
 IDENTIFIER = "k3swatch"
 LIMIT = 16  # repeated fields of one name
@@ -81,7 +81,7 @@ def _copies(fields: list[Field]) -> Iterator[Field]:
     values = dict(reversed(fields))  # the first of a name counts
     for name in COPIED:
         value = values.get(f"K3SWATCH_{name}")
-        yield f"WATCH_{name}", shlex.quote(plain(value)) if value else "?"
+        yield f"WATCH_{name}", shlex.quote(escape(value)) if value else "?"
 
 
 def _head(kind: Kind, text: str, number: int) -> list[Field]:

@@ -15,7 +15,7 @@ from k3swatch.model.finding import Observation
 from k3swatch.model.incident import Event, Transition
 from k3swatch.sinks.fields import IDENTIFIER, WARNING, Field, of_event, of_transition
 from k3swatch.sinks.native import SOCKET, JournalSocket, encode
-from k3swatch.view.plain import plain
+from k3swatch.view.escape import escape
 
 KEPT = 64  # entries that wait for a journald that does not read
 LINE = 1000  # characters of a line on stderr: less than PIPE_BUF in any case, so that it is written whole or not at all
@@ -92,7 +92,7 @@ class Journald:
         if self._stderr is None:
             return
         values = dict(reversed(fields))  # the first of a name counts
-        line = f"<{values['PRIORITY']}>{IDENTIFIER}: {plain(values['MESSAGE'], LINE)}\n"
+        line = f"<{values['PRIORITY']}>{IDENTIFIER}: {escape(values['MESSAGE'], LINE)}\n"
         try:
             _, ready, _ = select.select([], [self._stderr], [], 0)
             if ready:

@@ -19,7 +19,7 @@ from k3swatch.model.words import Attach
 from k3swatch.sinks.base import Sink
 from k3swatch.sinks.series import Family, Series
 from k3swatch.sinks.web import Page, WebServer
-from k3swatch.view.plain import plain
+from k3swatch.view.escape import escape
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -155,7 +155,7 @@ class Prometheus(Collector):
         with self._lock:
             verdicts = self._observation.verdicts
         rows = "".join(
-            f"<li>{html.escape(verdict.port.spec)} ({html.escape(plain(verdict.port.name, 64))}): {verdict.state}</li>"
+            f"<li>{html.escape(verdict.port.spec)} ({html.escape(escape(verdict.port.name, 64))}): {verdict.state}</li>"
             for verdict in verdicts[:100]
         )
         links = " ".join(f'<a href="{path}">{path}</a>' for path in ("/metrics", "/healthz", "/readyz"))

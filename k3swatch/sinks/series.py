@@ -22,8 +22,8 @@ from k3swatch import __version__
 from k3swatch.model.finding import Observation, PortVerdict
 from k3swatch.model.flow import FlowCount, Outcome
 from k3swatch.model.words import Attach, State
+from k3swatch.view.escape import escape
 from k3swatch.view.message import severity
-from k3swatch.view.plain import plain
 
 PORTS, DIVERSIONS, SOURCES = (
     20,
@@ -113,7 +113,7 @@ class Series:
             labels=("port", "outcome"),
         )
         for verdict in verdicts:
-            name = plain(verdict.port.name, 64)
+            name = escape(verdict.port.name, 64)
             for state in State:
                 states.add_metric((name, state), float(state is self._state(verdict)))
             for outcome in Outcome:
@@ -152,7 +152,7 @@ class Series:
                 loud = severity((finding,), verdict.port.severity)
                 values = (finding.destination or "", *place[1:], loud)
                 row = (verdict.port.name, finding.mechanism, finding.family, *values)
-                rows[tuple(plain(value, 64) for value in row)] = None
+                rows[tuple(escape(value, 64) for value in row)] = None
             room = min(DIVERSIONS, 2 * DIVERSIONS - len(found))
             found += list(rows)[:room]
             over += max(0, len(rows) - room)
@@ -164,7 +164,7 @@ class Series:
         )
         for (port, mechanism), count in self.incidents.items():
             if port in ports:
-                incidents.add_metric((plain(port, 64), mechanism), count)
+                incidents.add_metric((escape(port, 64), mechanism), count)
         yield incidents
         yield self.detection.family(
             "k3swatch_detection_seconds",
@@ -202,5 +202,5 @@ class Series:
 def _counter(name: str, text: str, label: str, values: Mapping[str, float]) -> CounterMetricFamily:
     family = CounterMetricFamily(name, text, labels=(label,))
     for key in sorted(values)[:SOURCES]:
-        family.add_metric((plain(key, 32),), values[key])
+        family.add_metric((escape(key, 32),), values[key])
     return family

@@ -19,7 +19,7 @@ from k3swatch.model.incident import Event, Incident, Notice, Transition
 from k3swatch.sinks.base import Report, unsaid
 from k3swatch.sinks.codec import decode
 from k3swatch.sinks.database import FILE, Database
-from k3swatch.view.plain import plain
+from k3swatch.view.escape import escape
 
 WAITING = 1000
 RETRY = 5.0
@@ -100,7 +100,7 @@ class Store:
     def _trouble(self, error: Exception) -> bool:
         """Count and say what went wrong. True when the file was damaged and is out of the way now."""
         if type(error) is not sqlite3.DatabaseError:  # its subclasses: locked, full, read-only, ...
-            self._fail(f"{self._path}: {plain(str(error))}; kept in memory, tried again")
+            self._fail(f"{self._path}: {escape(str(error))}; kept in memory, tried again")
             return False
         aside = self._path.with_name(f"{FILE}.damaged-{int(self._clock.now())}")
         try:
@@ -109,11 +109,11 @@ class Store:
                 with contextlib.suppress(FileNotFoundError):
                     self._path.with_name(FILE + suffix).rename(aside.with_name(aside.name + suffix))
         except OSError as obstacle:
-            self._fail(f"{self._path} is damaged and cannot be moved aside: {plain(str(obstacle))}")
+            self._fail(f"{self._path} is damaged and cannot be moved aside: {escape(str(obstacle))}")
             return False
         self._said = False
         self._fail(
-            f"{self._path} is damaged ({plain(str(error))}): moved to {aside.name}, history begins anew"
+            f"{self._path} is damaged ({escape(str(error))}): moved to {aside.name}, history begins anew"
         )
         return True
 

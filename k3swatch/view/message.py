@@ -1,6 +1,6 @@
 """Transitions in words: the line a tired person reads at 3 a.m., and the longer text of an alert. Pure.
 
-All text that came from the kernel or from a container goes through `plain`.
+All text that came from the kernel or from a container goes through `escape`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.incident import Change, Incident, Transition
 from k3swatch.model.words import Mechanism, State, Vantage
-from k3swatch.view.plain import plain
+from k3swatch.view.escape import escape
 
+TEXT = 200  # characters of a rule or a reason
 SHOWN = 3  # addresses, conditions: so many are named, the rest counted
 
 WORKS = (
@@ -39,7 +40,7 @@ def severity_of(incident: Incident) -> str:
 def message(transition: Transition) -> str:
     """One line: which port, what became of it, for whom, by which rule, by whose hand."""
     incident = transition.incident
-    subject = f"{incident.spec} ({plain(incident.port, 64)})"
+    subject = f"{incident.spec} ({escape(incident.port, 64)})"
     if transition.change is Change.RESOLVED:
         return (
             f"{subject} is no longer {_short(incident)}{_removed(transition)}: {_after(transition.verdict)}"
@@ -63,7 +64,7 @@ def message(transition: Transition) -> str:
 
 def summary(incident: Incident) -> str:
     """`tcp/6443 (k3s-api) is DIVERTED to 10.42.0.244:6443`."""
-    return f"{incident.spec} ({plain(incident.port, 64)}) {_verb(incident)}{_target(incident)}"
+    return f"{incident.spec} ({escape(incident.port, 64)}) {_verb(incident)}{_target(incident)}"
 
 
 def description(incident: Incident) -> str:
@@ -71,13 +72,13 @@ def description(incident: Incident) -> str:
     first = incident.findings[0]
     lines = [f"{incident.spec} {_verb(incident)}{_target(incident)}{_whom(incident)}{_how(incident)}."]
     lines += [
-        f"{number}. {step.family} {plain(step.table, 64)} {plain(step.chain, 64)} handle {step.handle}: "
-        f"{plain(step.rule)}"
+        f"{number}. {step.family} {escape(step.table, 64)} {escape(step.chain, 64)} handle {step.handle}: "
+        f"{escape(step.rule, TEXT)}"
         for number, step in enumerate(first.path[:12], 1)
     ]
     receiver = pod(incident)
     if receiver:
-        lines.append(f"Received by: {plain(receiver)}.")
+        lines.append(f"Received by: {escape(receiver, TEXT)}.")
     if incident.state is not State.UNKNOWN and incident.spec == "tcp/6443":
         lines.append(WORKS)
     return "\n".join(lines)
@@ -114,7 +115,7 @@ def duration(seconds: float) -> str:
 
 
 def _some(items: Sequence[str]) -> str:
-    shown = ", ".join(plain(item, 80) for item in items[:SHOWN])
+    shown = ", ".join(escape(item, 80) for item in items[:SHOWN])
     return shown if len(items) <= SHOWN else f"{shown} and {len(items) - SHOWN} more"
 
 
@@ -127,12 +128,7 @@ def _certain(incident: Incident) -> bool:
 
 
 def _verb(incident: Incident) -> str:
-    return f"{'is' if _certain(incident) else 'may be'} {_state(incident)}"
-
-
-def _state(incident: Incident) -> str:
-    some = all(finding.restriction for finding in incident.findings)
-    return f"{incident.state.upper()} for some" if some else incident.state.upper()
+    return f"{'is' if _certain(incident) else 'may be'} {incident.state.upper()}"
 
 
 def destinations(findings: Iterable[Finding]) -> list[str]:
@@ -147,7 +143,7 @@ def _target(incident: Incident) -> str:
 
 def _short(incident: Incident) -> str:
     maybe = "" if _certain(incident) else "(maybe) "
-    return f"{maybe}{_state(incident)}{_target(incident)}"
+    return f"{maybe}{incident.state.upper()}{_target(incident)}"
 
 
 def _whom(incident: Incident) -> str:
@@ -163,17 +159,17 @@ def _how(incident: Incident) -> str:
     why = next((each.why for each in incident.findings if each.why), None)
     step = finding.rule
     if finding.mechanism is Mechanism.UNEXPLAINED:
-        words = ": no rule explains it" + (f" ({plain(why)})" if why else "")
+        words = ": no rule explains it" + (f" ({escape(why, TEXT)})" if why else "")
     elif step is None:
-        words = f": {plain(why)}" if why else ""
+        words = f": {escape(why, TEXT)}" if why else ""
     else:
-        place = f"{step.family} {plain(step.table, 64)} {plain(step.chain, 64)} handle {step.handle}"
-        words = f': rule "{plain(step.rule)}" in {place}' + (f" ({plain(why)})" if why else "")
+        place = f"{step.family} {escape(step.table, 64)} {escape(step.chain, 64)} handle {step.handle}"
+        words = f': rule "{escape(step.rule, TEXT)}" in {place}' + (f" ({escape(why, TEXT)})" if why else "")
     receiver = pod(incident)
     if receiver:
-        words += f", received by {plain(receiver, 120)}"
+        words += f", received by {escape(receiver, 120)}"
     if incident.committer:
-        words += f", by {plain(incident.committer[1], 32)} (pid {incident.committer[0]})"
+        words += f", by {escape(incident.committer[1], 32)} (pid {incident.committer[0]})"
     return words
 
 
@@ -187,7 +183,7 @@ def _removed(transition: Transition) -> str:
     )
     if transition.committer is None:
         return facts
-    return f"{facts}, undone by {plain(transition.committer[1], 32)} (pid {transition.committer[0]})"
+    return f"{facts}, undone by {escape(transition.committer[1], 32)} (pid {transition.committer[0]})"
 
 
 def _after(verdict: PortVerdict) -> str:
@@ -196,8 +192,8 @@ def _after(verdict: PortVerdict) -> str:
         worst = next(
             finding for finding in verdict.findings if finding.state is state and not finding.shadowed
         )
-        target = f" to {plain(worst.destination, 80)}" if worst.destination else ""
-        why = f": {plain(worst.why)}" if worst.why and state is State.UNKNOWN else ""
+        target = f" to {escape(worst.destination, 80)}" if worst.destination else ""
+        why = f": {escape(worst.why, TEXT)}" if worst.why and state is State.UNKNOWN else ""
         return f"but the port is {state.upper()}{target} by another cause{why}"
     if not verdict.judged:
         return "the port is not watched any more"
