@@ -1,8 +1,7 @@
-"""Where the probe's C source is found: beside the package in a checkout, below share/k3swatch when installed."""
+"""Where the probe's C source is found: beside the package in a checkout, in share/k3swatch when installed."""
 
 from __future__ import annotations
 
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,7 @@ def test_in_a_checkout(repo: Path) -> None:
 
 
 def test_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(k3swatch, "__file__", str(tmp_path / "lib" / "k3swatch" / "__init__.py"))
-    monkeypatch.setattr(sysconfig, "get_path", lambda _name: str(tmp_path))
-    monkeypatch.setattr("k3swatch.sources.probe.SYSTEM_SHARES", ())
+    monkeypatch.setattr(k3swatch, "__file__", str(tmp_path / "lib" / "python3" / "k3swatch" / "__init__.py"))
     with pytest.raises(Unsupported) as caught:
         source_directory()
     assert "share/k3swatch/bpf" in caught.value.hint
