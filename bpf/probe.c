@@ -279,7 +279,8 @@ inline_always void translated(const char *ct, u32 manip)
 	if (c.protocol == IPPROTO_TCP)
 		c.identity = LOAD(u32, ct, CT_TCP_END) - 1;
 	else
-		c.identity = (u32)(unsigned long)ct;
+		/* read back, because up to 6.3 the verifier lets nobody store the half of a pointer */
+		c.identity = LOAD(unsigned long, &ct, 0);
 	if (is_protected(&c) && is_diverted(&c))
 		tell(&c, DIVERTED, 0);
 }
