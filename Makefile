@@ -57,8 +57,8 @@ format: setup  ## rewrite Python and C the way lint wants them
 	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 	find bpf -name '*.[ch]' -exec clang-format -i {} +
 
-bench: setup  ## the figures of docs and README, measured here (root)
-	$(BIN)/python -m bench
+bench: setup  ## the figures of docs and README, measured here, in 5 minutes; ARGS=--quick in 1 (root)
+	@$(BIN)/python -m bench $(ARGS)
 
 golden: setup  ## rewrite the expected results (root); read the diff before you commit it
 	$(BIN)/pytest tests/golden tests/netns/test_xt_blobs.py --update-golden

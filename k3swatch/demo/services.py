@@ -100,6 +100,9 @@ class Service:
             self.stop()
             tail = self.log.read_text(errors="replace")[-800:]
             raise SourceError(str(error), hint=tail) from None
+        except BaseException:  # Ctrl-C: nobody else knows of it yet
+            self.stop()
+            raise
         return self
 
     def stop(self, number: int = signal.SIGTERM) -> None:
