@@ -143,6 +143,12 @@ def _check(args: argparse.Namespace) -> int:
     config = _config(args)
     ports = [_port(spec, config) for spec in args.port] if args.port else config.ports
     observation = _look(args, ports)
+    if any(
+        port.allow for port in ports
+    ):  # what the daemon would be silent about; `explain` shows it all the same
+        from k3swatch.incident.allow import without_allowed
+
+        observation = replace(observation, verdicts=tuple(map(without_allowed, observation.verdicts)))
     if args.format == "json":
         from k3swatch.view import document
 

@@ -36,6 +36,10 @@ class Refreshable(Ruleset, Protocol):
         """Raise Interrupted when the generation moved since `refresh`."""
         ...
 
+    def forget(self) -> None:
+        """Let go of what is large and can be read again."""
+        ...
+
     def legacy_tables(self) -> tuple[str, ...]:
         """Tables of iptables-legacy that exist but could not be read, as `ip nat`."""
         ...

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from k3swatch.clock import Clock
 from k3swatch.daemon.commits import Commits
+from k3swatch.daemon.memory import trim
 from k3swatch.daemon.observe import explain, observe, unknown
 from k3swatch.daemon.sources import Sources
 from k3swatch.decode.generation import decode_newgen
@@ -20,6 +21,7 @@ from k3swatch.model.finding import Finding, Observation
 from k3swatch.model.flow import Flow
 from k3swatch.model.port import Host, ProtectedPort
 
+LONG = 0.1  # seconds; a look that takes longer has read thousands of rules
 STALE = 5.0  # seconds without a word from netlink after which it does not count as alive
 
 
@@ -77,11 +79,15 @@ class Watch:
         ruleset = self.sources.ruleset.current
         if ruleset is None:
             return unknown(self.ports, self.sources.ruleset.why)
+        began = self._clock.monotonic()
         try:
             observation = observe(ruleset, self._read_host, self.ports, self._clock)
         except SourceError as error:
             self.sources.ruleset.failed(error)
             return unknown(self.ports, str(error))
+        if self._clock.monotonic() - began > LONG:
+            ruleset.forget()
+            trim()
         if observation.generation is None:
             self.sources.ruleset.failed(SourceError("; ".join(observation.warnings)))
         return observation

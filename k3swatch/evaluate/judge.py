@@ -46,13 +46,8 @@ def _judge_port(walk: Walk, host: Host, port: ProtectedPort, source: Address | N
     found: list[Finding] = []
     judged: list[tuple[Vantage, str]] = []
     addresses = protected_addresses(host, port)
-    if not addresses:
-        why = (
-            "this host has none of the protected addresses"
-            if host.addresses
-            else "no local address could be read"
-        )
-        found.extend(unknown(vantage, Family.IP, (), why) for vantage in Vantage)
+    if not host.addresses:
+        found.extend(unknown(vantage, Family.IP, (), "no local address could be read") for vantage in Vantage)
     scenes: dict[tuple[Vantage, Family], Scene] = {}
     for vantage in Vantage:
         for address in addresses:
@@ -67,7 +62,9 @@ def _judge_port(walk: Walk, host: Host, port: ProtectedPort, source: Address | N
             found.extend(_judge_address(walk, scenes[key], port, address))
     if host.sockets is None:
         found.append(unlistened(host, port))
-    return PortVerdict(port, _together(found), tuple(judged), _unserved(host, port))
+    # a floating address that is elsewhere now: nothing here to divert, and nothing served either
+    absent = bool(host.addresses) and not addresses
+    return PortVerdict(port, _together(found), tuple(judged), absent or _unserved(host, port))
 
 
 def _comes_from(host: Host, source: Address, vantage: Vantage, address: Address) -> bool:

@@ -25,6 +25,7 @@ from k3swatch.sources.nftables import NftablesSource
 _RES_ID = slice(18, 20)  # of nfgenmsg, in every nf_tables message
 _ELEMENT_BYTES = 512  # a generous mean, to stop reading a set long before it fills the memory
 _MESSAGE_BYTES = 1 << 16
+_KEPT = 500  # rules of one chain that are kept while nothing happens
 
 
 class LiveRuleset:
@@ -52,6 +53,10 @@ class LiveRuleset:
         self._rules: dict[ChainRef, tuple[Rule, ...]] = {}
         self._sets: dict[tuple[str, str, str], SetInfo] = {}
         self._found: dict[tuple[SetInfo, bytes | None], Found | None] = {}
+
+    def forget(self) -> None:
+        """Let go of the rules of long chains: a daemon waits most of the time, and may need them never again."""
+        self._rules = {ref: rules for ref, rules in self._rules.items() if len(rules) <= _KEPT}
 
     def check(self) -> None:
         """Interrupted when a commit was made since `refresh`, or a legacy table changed since it was read."""

@@ -88,6 +88,9 @@ class SnapshotRuleset:
     def refresh(self) -> None:
         """Nothing: a snapshot does not move."""
 
+    def forget(self) -> None:
+        """A snapshot is all there is."""
+
     def check(self) -> None:
         """Nothing: a snapshot does not move."""
 

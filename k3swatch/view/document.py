@@ -61,6 +61,7 @@ def finding(found: Finding) -> Document:
         "certain": found.certain,
         "evidence": sorted(found.evidence),
         "shadowed": found.shadowed,
+        "restriction": found.restriction,
         "why": found.why,
         "path": [step(one) for one in found.path],
         "culprit": culprit(found.culprit),

@@ -1,7 +1,7 @@
 """What `explain` prints: for a tired person, on 80 columns and, for the usual incident, 24 lines.
 
 First who lands where, then for each cause the rules in the order the kernel meets them, the last of which decides;
-then what still arrives. When all of it does not fit, comments go first, and the text says so.
+then what still arrives. When all of it does not fit, comments go first, but for the one that says most of its cause.
 """
 
 from __future__ import annotations
@@ -64,8 +64,6 @@ def _verdict(verdict: PortVerdict, observation: Observation, detail: _Detail, co
     lines += blank + unaffected if unaffected else []
     if any(finding.state is State.DIVERTED and finding.rule for finding in verdict.findings):
         lines.append(_BLIND_TOOLS)
-    if not detail.comments and any(step.comment for finding in verdict.findings for step in finding.path):
-        lines.append("Comments of the rules do not fit here: --format json has them.")
     lines += [
         line for warning in observation.warnings for line in wrap(escape(warning), "Warning: ", "  ", 2)
     ]
@@ -76,6 +74,8 @@ def _cause(group: Sequence[Finding], number: str, detail: _Detail) -> list[str]:
     acting = [finding for finding in group if not finding.shadowed]
     waiting = [finding for finding in group if finding.shadowed]
     lines = _headline(group, number)
+    if not detail.comments:
+        lines += [clip(f'  "{escape(comment)}"', WIDTH) for comment in _telling_comment(group[0])]
     for who, findings in (("for", acting), ("next in line for", waiting)):
         if findings:
             lines += wrap(f"{who} {'; '.join(_whom(findings))}", "  ", "    ", 3)
@@ -104,6 +104,15 @@ def _headline(group: Sequence[Finding], number: str) -> list[str]:
         notes.append("seen for real")
     note = f" ({'; '.join(notes)})" if notes else ""
     return wrap(f"{number}{first.state}{target}{how}{note}", "", "    ", 2)
+
+
+def _telling_comment(finding: Finding) -> list[str]:
+    """The comment on the way into the chain that belongs to whoever did it, else the last one: at most one."""
+    owner = finding.anchor
+    for before, step in zip(finding.path, finding.path[1:], strict=False):
+        if (step.family, step.table, step.chain) == owner and before.comment:
+            return [before.comment]
+    return [step.comment for step in finding.path if step.comment][-1:]
 
 
 def _whom(findings: Iterable[Finding]) -> list[str]:

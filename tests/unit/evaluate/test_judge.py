@@ -496,3 +496,9 @@ def test_a_legacy_rule_for_later_fragments_never_meets_a_first_packet(
     header = XtMatch("ip", 0, b"", IpHeader(2, anywhere, anywhere, protocol=6, flags=flags, invert=invert))
     found = verdict_on(prerouting([header, *dport(6443), *dnat("10.1.1.1", 6443)])).findings
     assert bool(found) is diverted
+
+
+def test_a_floating_address_that_is_elsewhere_is_unserved_here() -> None:
+    elsewhere = ProtectedPort("vip", 6443, addresses=(ipaddress.ip_network("192.168.1.99/32"),))
+    found = judge(prerouting([*dport(6443), *dnat("10.1.1.1", 6443)]), node(), [elsewhere])[0]
+    assert (found.state, found.findings, found.judged) == (State.UNSERVED, (), ())
