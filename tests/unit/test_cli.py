@@ -211,6 +211,7 @@ def test_colour_only_on_a_terminal() -> None:
                 "script",
                 "-qec",
                 f"env {environment} {sys.executable} -m k3swatch.cli explain --snapshot {SNAPSHOT}",
+                "/dev/null",
             ],
             cwd=REPO,
             stdin=subprocess.DEVNULL,
