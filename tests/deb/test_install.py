@@ -1,0 +1,151 @@
+"""The package on a booted Debian: installed, run by its real systemd, upgraded, removed, purged. In this order: each
+test goes on where the one before ended. `make install-check` runs this.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deb.machine import Machine, machine
+
+OPENED = "25c58678aae1474eb3e50823e47061e8"  # MESSAGE_ID of "port diverted", k3swatch/view/catalog.py
+NFT = "table ip evil { chain out { type nat hook output priority -100; tcp dport 6443 dnat to 10.9.9.9:443; }; }"
+NET_ADMIN, PERFMON, BPF = 1 << 12, 1 << 38, 1 << 39
+
+
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Debian 12 and 13, booted."""
+    with machine(request.param, tmp_path_factory.mktemp(request.param)) as booted:
+        yield booted
+
+
+def process(debian: Machine) -> dict[str, str]:
+    """/proc/PID/status of the daemon."""
+    text = debian.run("cat", f"/proc/{debian.show('MainPID')}/status")
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def newer(package: Path, directory: Path) -> Path:
+    """The same package as the next version."""
+    tree = directory / "newer"
+    subprocess.run(["dpkg-deb", "-R", package, tree], check=True)
+    control = tree / "DEBIAN" / "control"
+    control.write_text(control.read_text().replace("Version: ", "Version: 99."))
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", tree, directory / "newer.deb"], check=True)
+    return directory / "newer.deb"
+
+
+def test_installed_it_runs_confined(debian: Machine, package: Path) -> None:
+    debian.run("dpkg", "-i", debian.put(package))
+    debian.until(lambda: debian.show("ActiveState") == "active", "the service runs", 60)
+    debian.until(lambda: debian.status().get("daemon", {}).get("confined"), "it is confined")
+    assert debian.status()["daemon"]["healthy"] is True
+    assert debian.status()["probe"] != "none", debian.journal()
+    daemon = process(debian)
+    assert daemon["Uid"].split()[0] != "0"
+    assert int(daemon["CapPrm"], 16) == NET_ADMIN
+    assert int(daemon["CapBnd"], 16) == NET_ADMIN | PERFMON | BPF
+    assert (daemon["NoNewPrivs"], daemon["Seccomp"]) == ("1", "2")
+    assert int(daemon["VmRSS"].split()[0]) < 40 * 1024
+    assert debian.show("StatusText").startswith("tcp/6443 unserved; connections seen by ")
+    assert not [entry for entry in debian.entries() if int(entry["PRIORITY"]) <= 4], debian.journal()
+
+
+def test_its_files(debian: Machine) -> None:
+    assert debian.run("stat", "-c", "%U:%G %a", "/var/lib/k3swatch").strip() == "k3swatch:k3swatch 750"
+    assert (
+        debian.run("stat", "-c", "%U:%G %a", "/run/k3swatch/control.sock").strip() == "k3swatch:k3swatch 660"
+    )
+    assert debian.run("dpkg", "--verify", "k3swatch") == ""
+    assert "KUBECONFIG" in debian.run("journalctl", "--dump-catalog", OPENED)
+    for page in ("1 k3swatch", "8 k3swatch", "5 k3swatch-config"):
+        assert debian.run("man", "-w", *page.split()).startswith("/usr/share/man/")
+    debian.run("k3swatch", "config", "check", "/etc/k3swatch/config.yaml")
+    assert debian.run("bash", "-c", ". /usr/share/bash-completion/completions/k3swatch; complete -p k3swatch")
+
+
+def test_a_hijack_is_told(debian: Machine) -> None:
+    debian.run("nft", NFT)
+    debian.until(lambda: debian.entries(f"MESSAGE_ID={OPENED}"), "the journal says it")
+    (entry,) = debian.entries(f"MESSAGE_ID={OPENED}")
+    assert entry["K3SWATCH_DESTINATION"] == "10.9.9.9:443"
+    assert "kubectl get services" in debian.run("journalctl", "--no-pager", "-x", f"MESSAGE_ID={OPENED}")
+    assert 'k3swatch_port_state{port="k3s-api",state="diverted"} 1.0' in debian.run(
+        "curl", "-sS", "http://127.0.0.1:10643/metrics"
+    )
+    assert "10.9.9.9:443" in debian.run("bash", "-c", "k3swatch check; test $? = 1")
+
+
+def test_reload(debian: Machine) -> None:
+    pid = debian.show("MainPID")
+    config = debian.root / "etc/k3swatch/config.yaml"
+    good = config.read_text()
+    config.write_text("ports: [{port: 0}]\n")
+    debian.run("systemctl", "reload", "k3swatch")
+    debian.until(lambda: "configuration rejected" in debian.journal(), "the bad file is rejected")
+    config.write_text(good + "# by the operator\n")
+    debian.run("systemctl", "reload", "k3swatch")
+    debian.until(lambda: "configuration loaded" in debian.journal(), "the good one is loaded")
+    debian.until(lambda: debian.show("ActiveState") == "active", "ready again")
+    assert debian.show("MainPID") == pid
+
+
+def test_notify_reload_where_systemd_has_it(debian: Machine) -> None:
+    """The drop-in of docs/install.md: then `systemctl reload` returns when the file has been read."""
+    if int(debian.run("systemctl", "--version").split()[1]) < 253:
+        return  # Debian 12: the unit as it is
+    debian.run("mkdir", "-p", "/etc/systemd/system/k3swatch.service.d")
+    drop_in = debian.root / "etc/systemd/system/k3swatch.service.d/reload.conf"
+    drop_in.write_text("[Service]\nType=notify-reload\nExecReload=\n")
+    debian.run("systemctl", "daemon-reload")
+    debian.run("systemctl", "restart", "k3swatch")
+    before = len([line for line in debian.journal().splitlines() if "configuration loaded" in line])
+    debian.run("systemctl", "reload", "k3swatch")
+    after = len([line for line in debian.journal().splitlines() if "configuration loaded" in line])
+    assert after == before + 1
+
+
+def test_an_upgrade_restarts_it_and_tells_nothing_twice(
+    debian: Machine, package: Path, tmp_path: Path
+) -> None:
+    pid, incidents = debian.show("MainPID"), [each["id"] for each in debian.status()["incidents"]]
+    assert len(incidents) == 1
+    debian.run("dpkg", "-i", debian.put(newer(package, tmp_path)))
+    debian.until(lambda: debian.status().get("daemon", {}).get("confined"), "it runs again")
+    assert debian.show("MainPID") != pid
+    assert [each["id"] for each in debian.status()["incidents"]] == incidents
+    time.sleep(1)
+    assert len(debian.entries(f"MESSAGE_ID={OPENED}")) == 1
+    assert "# by the operator" in (debian.root / "etc/k3swatch/config.yaml").read_text()
+
+
+def test_it_comes_back_when_killed_or_hung(debian: Machine) -> None:
+    """SIGKILL, then SIGSTOP, which stands for any hang: the watchdog ends that after half a minute."""
+    for number, patience in (("KILL", 20), ("STOP", 60)):
+        pid = debian.show("MainPID")
+        debian.run("kill", f"-{number}", pid)
+        debian.until(
+            lambda pid=pid: debian.show("MainPID") not in (pid, "0") and debian.status(),
+            f"back after SIG{number}",
+            patience,
+        )
+    assert len(debian.entries(f"MESSAGE_ID={OPENED}")) == 1
+    debian.run("nft", "delete", "table", "ip", "evil")
+    debian.until(lambda: debian.status().get("incidents") == [], "the incident is resolved")
+
+
+def test_removed_its_state_stays_and_purged_it_goes(debian: Machine) -> None:
+    debian.run("dpkg", "--remove", "k3swatch")
+    assert debian.run("pgrep", "-f", "k3swatch run", check=False) == ""
+    assert "incidents.db" in debian.run("ls", "/var/lib/k3swatch")
+    assert "config.yaml" in debian.run("ls", "/etc/k3swatch")
+    debian.run("dpkg", "--purge", "k3swatch")
+    left = debian.run("find", "/etc", "/usr", "/lib/systemd", "/var/lib", "-name", "*k3swatch*").split()
+    allowed = ("/etc/systemd/system/k3swatch.service.d",)  # the operator's
+    assert [path for path in left if path not in allowed] == []
+    assert debian.run("k3swatch", "check", check=False).startswith("env: ")
