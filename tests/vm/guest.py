@@ -1,0 +1,235 @@
+"""One virtual machine: a stock Debian with systemd as PID 1, emulated by QEMU (no KVM is needed), no network.
+
+It is not booted but resumed from a snapshot, in two seconds; `reset` goes back to it. Commands go through
+recipe/agent.py on a virtio-serial port, so nothing in the guest has to work but a kernel and a process.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vm.image import Image
+
+BOOT_SECONDS = 240.0  # it takes 16 on an idle machine
+APPEND = "root=/dev/vda console=ttyS0 quiet mitigations=off"
+SNAPSHOT = "ready"
+_QEMU = """
+    qemu-system-x86_64 -nodefaults -display none -nic none
+    -accel tcg,thread=multi,tb-size=512 -cpu max,la57=off -smp 2 -m 1024
+    -device virtio-rng-pci -device virtio-serial-pci -device virtserialport,chardev=agent,name=agent
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended by itself."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Guest:
+    """See above. Not for two threads."""
+
+    def __init__(self, image: Image, directory: Path, append: str = "") -> None:
+        """Resume the snapshot; with `append`, parameters for the kernel, boot instead. `directory` is for scratch."""
+        self.image, self.directory = image, directory
+        self._append = append
+        self._buffer = bytearray()
+        directory.mkdir(parents=True, exist_ok=True)
+        self._disk = directory / "disk.qcow2"
+        if append:
+            _overlay(image, self._disk)
+            self._start()
+            self.boot_id = self._hello()
+        else:
+            with image.lock():
+                if not image.ready.exists():
+                    self._make_ready()
+            shutil.copyfile(image.ready, self._disk)
+            self._start("-loadvm", SNAPSHOT)
+            self.boot_id = ""
+        self._set_clock()
+
+    def run(self, *argv: str, stdin: bytes = b"", timeout: float = 60, check: bool = True) -> Done:
+        """Run a command as root and wait for it. AssertionError when time is up, or it fails and `check`."""
+        self._send(*argv, stdin=stdin, timeout=timeout)
+        answer = self._message()
+        out, err = (self._exactly(answer[name]).decode(errors="replace") for name in ("stdout", "stderr"))
+        shown = f"{' '.join(argv)}\n{out[-6000:]}\n{err[-6000:]}"
+        assert answer["status"] is not None, f"not done in {timeout:.0f} s: {shown}"
+        assert not check or answer["status"] == 0, f"exit {answer['status']}: {shown}"
+        return Done(answer["status"], out, err)
+
+    def sh(self, script: str, stdin: bytes = b"", timeout: float = 60, check: bool = True) -> str:
+        """`run` lines of shell, the first that fails ends them; what they printed."""
+        return self.run("sh", "-eu", "-c", script, stdin=stdin, timeout=timeout, check=check).stdout
+
+    def put(self, directory: str, paths: Iterable[Path], base: Path) -> None:
+        """Copy files and directories, named relative to `base`, below a directory of the guest."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+            for path in paths:
+                tar.add(path, str(path.relative_to(base)), filter=_plain)
+        self.sh(f"mkdir -p {directory}; tar -xz -C {directory}", stdin=buffer.getvalue(), timeout=120)
+
+    def wait(self, what: str, condition: Callable[[], Any], timeout: float = 60) -> Any:
+        """Ask again and again until the answer is true; returns it."""
+        until = time.monotonic() + timeout
+        while not (answer := condition()):
+            assert time.monotonic() < until, f"{what}: not within {timeout:.0f} s"
+            time.sleep(0.3)
+        return answer
+
+    def reset(self) -> None:
+        """Back to the snapshot: a machine that has just booted and to which nothing has happened."""
+        assert not self._append, "was booted, has no snapshot"
+        self._monitor(f"loadvm {SNAPSHOT}")
+        self._set_clock()
+
+    def reboot(self) -> None:
+        """As an administrator does it."""
+        self._send("systemctl", "reboot")
+        self.boot_id = self._hello()  # the answer may come before it, or not at all
+        self._set_clock()
+
+    def close(self) -> None:
+        """Power off, the hard way, and forget the disk."""
+        self._process.kill()
+        self._process.wait()
+        for one in (self._agent, self._qmp):
+            one.close()
+        self._disk.unlink(missing_ok=True)
+
+    @property
+    def console(self) -> str:
+        """What the kernel said on its console."""
+        return (self.directory / "console.log").read_text(errors="replace")
+
+    def _start(self, *more: str) -> None:
+        sockets = {name: self.directory / f"{name}.socket" for name in ("agent", "qmp")}
+        for path in sockets.values():
+            path.unlink(missing_ok=True)
+        options = {
+            "kernel": self.image.directory / "vmlinuz",
+            "initrd": self.image.directory / "initrd",
+            "append": f"{APPEND} {self._append}".strip(),
+            "drive": f"file={self._disk},if=virtio,format=qcow2,cache=unsafe",
+            "serial": f"file:{self.directory / 'console.log'}",
+            "mon": "chardev=qmp,mode=control",
+        }
+        argv = [*_QEMU.split(), *more]
+        for name, value in options.items():
+            argv += [f"-{name}", str(value)]
+        for name, path in sockets.items():
+            argv += ["-chardev", f"socket,id={name},path={path},server=on,wait=off"]
+        with (self.directory / "qemu.log").open("w") as log:
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._agent, self._qmp = (self._connect(path) for path in sockets.values())
+        self._qmp_lines = self._qmp.makefile("rb")
+        self._qmp_lines.readline()  # the greeting
+        self._command("qmp_capabilities")
+
+    def _connect(self, path: Path) -> socket.socket:
+        until = time.monotonic() + 30
+        while True:
+            one = socket.socket(socket.AF_UNIX)
+            try:
+                one.connect(str(path))
+            except OSError:
+                one.close()
+                running = self._process.poll() is None and time.monotonic() < until
+                assert running, f"QEMU: {(self.directory / 'qemu.log').read_text()}"
+                time.sleep(0.05)
+            else:
+                return one
+
+    def _make_ready(self) -> None:
+        """Boot once, wait until the system has come to rest, take the snapshot."""
+        _overlay(self.image, self._disk)
+        self._start()
+        try:
+            self._hello()
+            self.run("systemctl", "is-system-running", "--wait", timeout=BOOT_SECONDS)
+            self.run("sync")
+            self._monitor(f"savevm {SNAPSHOT}")
+            self._command("quit")
+            self._process.wait(60)
+            shutil.copyfile(self._disk, partial := self.image.ready.with_suffix(".partial"))
+            partial.rename(self.image.ready)
+        finally:
+            self.close()
+
+    def _send(self, *argv: str, stdin: bytes = b"", timeout: float = 60) -> None:
+        request = {"argv": argv, "timeout": timeout, "stdin": len(stdin)}
+        self._agent.settimeout(timeout + 60)
+        self._agent.sendall(json.dumps(request).encode() + b"\n" + stdin)
+
+    def _set_clock(self) -> None:
+        self.run("date", "--utc", "--set", f"@{time.time():.3f}")
+
+    def _hello(self) -> str:
+        self._agent.settimeout(BOOT_SECONDS)
+        while "boot" not in (message := self._message()):
+            self._exactly(message["stdout"] + message["stderr"])
+        return str(message["boot"])
+
+    def _message(self) -> dict[str, Any]:
+        while (end := self._buffer.find(b"\n")) < 0:
+            self._receive()
+        return dict(json.loads(self._exactly(end + 1)))
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            self._receive()
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    def _receive(self) -> None:
+        try:
+            data = self._agent.recv(1 << 16)
+        except TimeoutError:
+            raise AssertionError(f"the guest is silent; its console:\n{self.console[-3000:]}") from None
+        assert data, f"QEMU has ended: {(self.directory / 'qemu.log').read_text()}"
+        self._buffer += data
+
+    def _monitor(self, line: str) -> None:
+        """A command of QEMU's human monitor; it prints nothing when it works."""
+        said = self._command("human-monitor-command", {"command-line": line})
+        assert not said, f"{line}: {said}"
+
+    def _command(self, name: str, arguments: dict[str, str] | None = None) -> Any:
+        self._qmp.settimeout(120)
+        self._qmp.sendall(json.dumps({"execute": name, "arguments": arguments or {}}).encode() + b"\n")
+        while True:
+            answer = json.loads(self._qmp_lines.readline())
+            assert "error" not in answer, answer
+            if "return" in answer:
+                return answer["return"]
+
+
+def _overlay(image: Image, disk: Path) -> None:
+    base = image.directory / "root.img"
+    make = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(disk)]
+    subprocess.run(make, check=True, capture_output=True)
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Root's files, and none that running programs left."""
+    if member.name.endswith(".pyc") or "__pycache__" in member.name:
+        return None
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member

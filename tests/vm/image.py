@@ -1,0 +1,78 @@
+"""Guest images: built once from recipe/, booted once, kept outside the tree under the hash of the recipe."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+RECIPE = Path(__file__).parent / "recipe"
+BUILD_SECONDS = 1200.0
+
+
+@dataclass(frozen=True)
+class Image:
+    """root.img, vmlinuz and initrd of one Debian release; once booted, ready.qcow2 as well."""
+
+    suite: str
+    directory: Path
+
+    @property
+    def ready(self) -> Path:
+        """The disk of a guest that has booted, with its memory beside it as a snapshot."""
+        return self.directory / "ready.qcow2"
+
+    @classmethod
+    def of(cls, suite: str) -> Image:
+        """Build it, unless it is there already."""
+        image = cls(suite, cache() / f"{suite}-{recipe_hash()}")
+        with image.lock():
+            if not (image.directory / "root.img").exists():
+                prune(suite)
+                partial = image.directory / "partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+                build = [str(RECIPE / "build.sh"), suite, str(partial)]
+                done = subprocess.run(
+                    build, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+                )
+                assert done.returncode == 0, f"{' '.join(build)}: {done.stderr[-2000:]}"
+                for name in ("vmlinuz", "initrd", "root.img"):  # root.img last: it says that all is there
+                    (partial / name).rename(image.directory / name)
+                shutil.rmtree(partial)
+        return image
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One process at a time makes what is not there yet."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def cache() -> Path:
+    """Where images are kept: outside the tree, so that a fresh clone finds them."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "k3swatch-vm"
+
+
+def recipe_hash() -> str:
+    """Changes with every byte of the recipe."""
+    digest = hashlib.sha256()
+    for path in sorted(RECIPE.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def prune(suite: str) -> None:
+    """Delete the images of older recipes: each is more than a gigabyte."""
+    for old in cache().glob(f"{suite}-*"):
+        if not old.name.endswith(recipe_hash()):
+            shutil.rmtree(old)
