@@ -8,26 +8,32 @@ STAMP   := $(VENV)/.stamp
 TIERS   := unit,golden,scenarios,netns
 
 # what the daemon runs with, what the demo and the netns tests use for real, what the linters need
-APT_RUN  := python3-bpfcc libbpf1 python3-systemd python3-prometheus-client python3-yaml
+APT_RUN  := python3-bpfcc libbpf1 python3-prometheus-client python3-yaml
 APT_TEST := nftables iptables conntrack iproute2 containernetworking-plugins prometheus prometheus-alertmanager \
             systemd openssl curl
-APT_DEV  := python3-venv gcc libc6-dev clang-format shellcheck
+APT_DEV  := python3-venv python3-wheel gcc libc6-dev clang-format shellcheck man-db
+APT_DEB  := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools lintian
+APT_BOOT := mmdebstrap
 PIP_DEV  := pytest~=9.2 pytest-timeout~=2.4 hypothesis~=6.170 mypy~=2.4 ruff~=0.17.6 types-PyYAML
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages test test-unit demo run check lint format bench golden clean
+.PHONY: help setup packages test test-unit demo run check lint format bench golden deb install-check clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: packages $(STAMP)  ## install what is missing: Debian packages, the virtualenv, development tools
 
 # asked every time (it is instant) instead of remembered: a package can go away
+define install
+@missing=""; for package in $(1); do \
+    dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
+done; \
+if [ -n "$$missing" ]; then .ci/install-packages $$missing; fi
+endef
+
 packages:
-	@missing=""; for package in $(APT_RUN) $(APT_TEST) $(APT_DEV); do \
-	    dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
-	done; \
-	if [ -n "$$missing" ]; then .ci/install-packages $$missing; fi
+	$(call install,$(APT_RUN) $(APT_TEST) $(APT_DEV))
 
 $(STAMP): Makefile pyproject.toml | packages
 	$(PYTHON) -m venv --system-site-packages $(VENV)
@@ -35,8 +41,8 @@ $(STAMP): Makefile pyproject.toml | packages
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-test: setup  ## every tier but vm: unit, golden, scenarios, netns (root)
-	K3SWATCH_TIERS=$(TIERS) $(BIN)/pytest --ignore=tests/vm --ignore=tests/fuzz $(ARGS)
+test: setup  ## every tier but vm and deb: unit, golden, scenarios, netns (root)
+	K3SWATCH_TIERS=$(TIERS) $(BIN)/pytest --ignore=tests/vm --ignore=tests/deb --ignore=tests/fuzz $(ARGS)
 
 test-unit: setup  ## the tests that need no root, in seconds
 	K3SWATCH_TIERS=unit,golden,scenarios $(BIN)/pytest $(wildcard tests/unit tests/golden tests/scenarios) $(ARGS)
@@ -62,6 +68,15 @@ bench: setup  ## the figures of docs and README, measured here, in 5 minutes; AR
 
 golden: setup  ## rewrite the expected results (root); read the diff before you commit it
 	$(BIN)/pytest tests/golden tests/netns/test_xt_blobs.py --update-golden
+
+deb:  ## the Debian package, for Debian 12 and 13, in dist/
+	$(call install,$(APT_DEB))
+	@packaging/deb/build dist
+
+install-check: setup  ## the package on booted Debian 12 and 13: install, upgrade, purge; how exposed the service is (root)
+	$(call install,$(APT_DEB) $(APT_BOOT))
+	K3SWATCH_TIERS=deb $(BIN)/pytest tests/deb --timeout=900 $(ARGS)
+	@systemd-analyze security --offline=yes systemd/k3swatch.service | tail -n 1
 
 clean:  ## forget everything that was built here
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
