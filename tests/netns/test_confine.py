@@ -168,3 +168,52 @@ def test_by_hand_nothing_is_confined(root: None, tmp_path: Path) -> None:
             assert daemon.status()["daemon"]["confined"] is False
             assert daemon.process is not None
             assert "Seccomp:\t0" in Path(f"/proc/{daemon.process.pid}/status").read_text()
+
+
+# The real daemon, but its probe breaks when a file appears: nothing outside can break the real one.
+FRAGILE = """
+import os, sys
+from k3swatch import cli
+from k3swatch.daemon import sources
+from k3swatch.errors import SourceError
+from k3swatch.live.flows import ConntrackWatch, ProbeWatch
+sources.LIFE = 2.0
+def fragile(real):
+    def counts(self):
+        if os.path.exists(sys.argv[2]):
+            raise SourceError("map walk: Bad file descriptor")
+        return real(self)
+    return counts
+for watch in (ProbeWatch, ConntrackWatch):
+    watch.counts = fragile(watch.counts)
+sys.exit(cli.main(["run", "--config", sys.argv[1]]))
+"""
+
+
+def test_a_lost_probe_ends_it_for_the_manager_to_start_it_again(
+    managed: tuple[Daemon, socket.socket], tmp_path: Path
+) -> None:
+    daemon, _ = managed
+    daemon.stop()
+    broken = tmp_path / "broken"
+    with (
+        daemon.space.inside(),
+        subprocess.Popen(
+            [sys.executable, "-c", FRAGILE, daemon.config, broken],
+            cwd=REPO,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **daemon.environment},
+        ) as process,
+    ):
+        daemon.process = None
+        daemon.until(lambda: daemon.status().get("daemon", {}).get("confined"), "confined")
+        broken.touch()
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 1, said
+    assert "map walk: Bad file descriptor" in said
+    assert "k3swatch stops: its probe is gone" in said
+    assert said.splitlines()[-2:] == [
+        "k3swatch: the probe is gone; a confined daemon cannot load it again",
+        "hint: start it again",
+    ]
