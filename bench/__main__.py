@@ -43,7 +43,7 @@ def main() -> int:
             for table in _measure(Path(directory), parts, args.quick):
                 print(table.text(), flush=True)
     except K3swatchError as error:
-        print(f"bench: {error}", *([f"hint: {error.hint}"] if error.hint else []), sep="\n", file=sys.stderr)
+        print(f"bench: {error}", error.hint, sep="\n", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted, everything is removed", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ RATES = (0, 1_000, 5_000, 10_000)
 
 
 @contextmanager
-def serving(tools: Tools, *spaces: Namespace) -> Iterator[None]:
-    """`hammer serve` on the port in each of these namespaces."""
+def serving(tools: Tools, *spaces: Namespace) -> Iterator[list[int]]:
+    """`hammer serve` on the port in each of these namespaces; their process ids."""
     servers = []
     try:
         for space in spaces:
@@ -33,7 +34,7 @@ def serving(tools: Tools, *spaces: Namespace) -> Iterator[None]:
             assert server.stdout is not None
             if server.stdout.readline() != b"ready\n":
                 raise SourceError("hammer serve does not come up")
-        yield
+        yield [server.pid for server in servers]
     finally:
         for server in servers:
             server.kill()
@@ -56,13 +57,38 @@ def divert(lab: Lab, on: bool) -> None:
         lab.host.shell("nft flush chain ip k3w pre")
 
 
-def dial(tools: Tools, lab: Lab, count: int, rate: int) -> tuple[int, float]:
-    """Connect `count` times from the client; how many connections were made, and how many a second."""
+@dataclass(frozen=True)
+class Dialled:
+    """What `hammer dial` says, and the processor time it took, in seconds."""
+
+    made: int
+    seconds: float
+    cpu: float
+
+    @property
+    def rate(self) -> float:
+        """Connections a second."""
+        return self.made / self.seconds
+
+
+def dial(tools: Tools, lab: Lab, count: int, rate: int) -> Dialled:
+    """Connect `count` times from the client, `rate` times a second (0: as fast as it goes)."""
     argv = (tools.hammer, "dial", HOST, str(PORT), str(count), str(rate))
-    made, failed, seconds = lab.client.run(*argv).splitlines()[-1].split()
-    if failed != "0":
-        raise SourceError(f"hammer: {failed} of {count} connections failed")
-    return int(made), int(made) / float(seconds)
+    with lab.client.inside():
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout as stream:
+        made, failed, seconds = stream.read().split()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if int(failed):
+        raise SourceError(f"hammer: {int(failed)} of {count} connections failed")
+    return Dialled(int(made), float(seconds), usage.ru_utime + usage.ru_stime)
+
+
+def run_time(pid: int) -> float:
+    """Seconds a process has been on a processor so far, to the nanosecond."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def counted(watcher: Watcher) -> dict[str, int]:
@@ -74,15 +100,26 @@ def counted(watcher: Watcher) -> dict[str, int]:
 
 
 @dataclass
-class Load:
-    """What was sent, and what k3swatch says of it."""
+class Tally:
+    """What became of the connections of one run: what the client made, what k3swatch counted."""
 
-    made: dict[str, int]
-    counted: dict[str, int]
-    lost: dict[str, int]
+    made: int = 0
+    seen: int = 0
+    dropped: int = (
+        0  # by k3swatch's count: the first SYN was dropped; one that is repeated is not counted again
+    )
+    repeated: int = 0  # SYNs, by the client's kernel (TcpExt TCPSynRetrans)
 
 
-def rates(tools: Tools, lab: Lab, watcher: Watcher, seconds: int) -> tuple[Table, Load]:
+def syns_repeated(space: Namespace) -> int:
+    """How many SYNs this namespace has sent again so far."""
+    with space.inside():
+        lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
+    names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
+    return int(values[names.index("TCPSynRetrans")])
+
+
+def rates(tools: Tools, lab: Lab, watcher: Watcher, seconds: int) -> tuple[Table, dict[str, Tally]]:
     """The daemon's share of one processor at each rate, `seconds` each, delivered and diverted."""
     table = Table(
         "Connections: the daemon's share of one processor",
@@ -90,42 +127,47 @@ def rates(tools: Tools, lab: Lab, watcher: Watcher, seconds: int) -> tuple[Table
         "The probe's own cost is in the table further down: it is paid by whoever sends the packets",
         ("connections a second", "delivered", "diverted"),
     )
-    made = {"delivered": 0, "diverted": 0}
-    before = counted(watcher)
+    tallies = {"delivered": Tally(), "diverted": Tally()}
     share: dict[tuple[str, int], float] = {}
-    for outcome in made:
+    for outcome, tally in tallies.items():
         divert(lab, outcome == "diverted")
         watcher.settled()
+        before, repeated = counted(watcher), syns_repeated(lab.client)
         for rate in RATES:
             progress(f"{rate:,} connections a second, {outcome}")
             busy, begin = watcher.cpu(), time.monotonic()
             if rate:
-                made[outcome] += dial(tools, lab, rate * seconds, rate)[0]
+                tally.made += dial(tools, lab, rate * seconds, rate).made
             else:
                 time.sleep(seconds)
             share[outcome, rate] = (watcher.cpu() - busy) / (time.monotonic() - begin)
+        after = counted(watcher)
+        tally.seen = after.get(outcome, 0) - before.get(outcome, 0)
+        tally.dropped = after["dropped"] - before["dropped"]
+        tally.repeated = syns_repeated(lab.client) - repeated
     divert(lab, False)
     for rate in RATES:
-        table.add(f"{rate:,}", *(f"{share[outcome, rate]:.2%}" for outcome in made))
-    after = counted(watcher)
-    found = {outcome: after.get(outcome, 0) - before.get(outcome, 0) for outcome in made}
-    return table, Load(made, found, watcher.status()["lost"])
+        table.add(f"{rate:,}", *(f"{share[outcome, rate]:.2%}" for outcome in tallies))
+    return table, tallies
 
 
-def counts(load: Load, conntrack: tuple[int, int, float]) -> Table:
+def counts(tallies: dict[str, Tally], lost: dict[str, int], conntrack: tuple[int, int, float]) -> Table:
     """Whether each connection was counted; beside `conntrack -E`."""
-    lost = sum(load.lost[name] for name in load.lost if name != "connections_ring")
+    uncounted = sum(number for name, number in lost.items() if name != "connections_ring")
     table = Table(
         "Connections: each counted?",
-        f"Of the run above; k3swatch's own counters of loss say {lost}",
-        ("", "made", "seen", "share of them"),
+        "Of the run above. A connection whose first SYN is dropped (by conntrack, when a port is used again too soon) "
+        "counts as dropped, and as nothing else when the repeated SYN arrives; the client's kernel counts "
+        f"the SYNs it repeats. k3swatch's own counters of loss say {uncounted}",
+        ("", "made", "seen", "dropped", "SYNs repeated", "missing"),
     )
-    for outcome, made in load.made.items():
-        seen = load.counted[outcome]
-        table.add(f"k3swatch: {outcome}", f"{made:,}", f"{seen:,}", f"{seen / made:.3%}")
+    for outcome, tally in tallies.items():
+        missing = tally.made - tally.seen - (tally.dropped if outcome == "delivered" else 0)
+        figures = (tally.made, tally.seen, tally.dropped, tally.repeated, missing)
+        table.add(f"k3swatch: {outcome}", *(f"{figure:,}" for figure in figures))
     made, seen, share = conntrack
     name = f"`conntrack -E -e NEW -p tcp --dport {PORT}` at 10,000 a second ({share:.0%} CPU)"
-    table.add(name, f"{made:,}", f"{seen:,}", f"{seen / made:.3%}")
+    table.add(name, f"{made:,}", f"{seen:,}", "", "", f"{made - seen:,}")
     return table
 
 
@@ -142,9 +184,8 @@ def conntrack_events(tools: Tools, lab: Lab, seconds: int) -> tuple[int, int, fl
             ("wc", "-l"), stdin=process.stdout, stdout=subprocess.PIPE, text=True
         )  # not this Python: it would be what is too slow
         begin = time.monotonic()
-        made, _ = dial(tools, lab, 10_000 * seconds, 10_000)
-        stat = Path(f"/proc/{process.pid}/schedstat").read_text().split()
-        share = int(stat[0]) / 1e9 / (time.monotonic() - begin)
+        made = dial(tools, lab, 10_000 * seconds, 10_000).made
+        share = run_time(process.pid) / (time.monotonic() - begin)
         time.sleep(0.5)
     finally:
         process.terminate()
@@ -157,35 +198,43 @@ def conntrack_events(tools: Tools, lab: Lab, seconds: int) -> tuple[int, int, fl
 
 
 def throughput(
-    tools: Tools, lab: Lab, directory: Path, journald: Journald, quick: bool
-) -> tuple[Table, list[float]]:
-    """Connections a second as fast as they go, with and without k3swatch, in turn; and the times to start."""
+    tools: Tools, lab: Lab, server: int, directory: Path, journald: Journald, quick: bool
+) -> tuple[Table, list[Watcher]]:
+    """Connections as fast as they go, with and without k3swatch in turn; and the daemons that were started for it.
+
+    `server` is the process that accepts them.
+    """
     rounds, count = (2, 10_000) if quick else (6, 30_000)
-    without, attached, starts = [], [], []
-    loader = 0
+    speeds: dict[bool, list[float]] = {False: [], True: []}
+    costs: dict[bool, list[float]] = {False: [], True: []}
+    watchers = []
+
+    def measure(watched: bool) -> None:
+        before = run_time(server)
+        dialled = dial(tools, lab, count, 0)
+        speeds[watched].append(dialled.rate)
+        costs[watched].append((dialled.cpu + run_time(server) - before) / count * 1e6)
+
     dial(tools, lab, count, 0)
     for number in range(rounds):
         progress(f"with and without the probe, {number + 1} of {rounds}")
-        without.append(dial(tools, lab, count, 0)[1])
+        measure(False)
         with Watcher(lab.host, directory / "throughput", journald, PORT) as watcher:
             watcher.settled()
-            attached.append(dial(tools, lab, count, 0)[1])
-            starts.append(watcher.start_seconds)
-            loader = max(loader, watcher.loader_rss)
+            measure(True)
+            watchers.append(watcher)
     table = Table(
         "Connections: what the probe costs each",
-        f"{rounds} x {count:,} connections one after the other, as fast as they go, with and without k3swatch in turn",
-        ("", "connections a second, median", "lowest", "highest", "microseconds each"),
+        f"{rounds} x {count:,} connections one after the other, as fast as they go, with and without k3swatch in turn. "
+        "Processor time is that of client and server together, in whose name the kernel does the rest",
+        ("", "connections a second: median", "highest", "processor time each: median", "lowest"),
     )
-    for name, values in (("without k3swatch", without), ("with k3swatch", attached)):
-        table.add(
-            name,
-            *(f"{x:,.0f}" for x in (median(values), min(values), max(values))),
-            f"{1e6 / median(values):.1f}",
-        )
-    pairs = [b / a - 1 for a, b in zip(without, attached, strict=True)]
-    cost = 1e6 / median(attached) - 1e6 / median(without)
-    table.add(
-        "difference", f"{median(pairs):+.1%}", f"{min(pairs):+.1%}", f"{max(pairs):+.1%}", f"{cost:+.1f}"
-    )
-    return table, [*starts, float(loader)]
+    for name, watched in (("without k3swatch", False), ("with k3swatch", True)):
+        speed, cost = speeds[watched], costs[watched]
+        figures = (f"{median(cost):.1f} us", f"{min(cost):.1f} us")
+        table.add(name, f"{median(speed):,.0f}", f"{max(speed):,.0f}", *figures)
+    slower = median(b / a - 1 for a, b in zip(speeds[False], speeds[True], strict=True))
+    dearer = median(b - a for a, b in zip(costs[False], costs[True], strict=True))
+    least = min(costs[True]) - min(costs[False])
+    table.add("difference (median of pairs)", f"{slower:+.1%}", "", f"{dearer:+.1f} us", f"{least:+.1f} us")
+    return table, watchers

@@ -18,28 +18,29 @@ COMMITS = 1_000
 def tables(tools: Tools, directory: Path, journald: Journald, quick: bool) -> list[Table]:
     """Everything about connections, then memory and start times, from the same daemons."""
     seconds, gap = (1, 0.004) if quick else (3, 0.012)
-    with lab() as made, connections.serving(tools, made.host, made.web):
+    with lab() as made, connections.serving(tools, made.host, made.web) as servers:
         connections.prepare(made)
-        throughput, starts = connections.throughput(tools, made, directory, journald, quick)
+        throughput, watchers = connections.throughput(tools, made, servers[0], directory, journald, quick)
         with Watcher(made.host, directory / "footprint", journald, connections.PORT) as watcher:
             watcher.settled()
             fresh = watcher.memory()
-            rates, load = connections.rates(tools, made, watcher, seconds)
+            rates, tallies = connections.rates(tools, made, watcher, seconds)
             looks = commits(made, watcher, gap)
             watcher.settled()
             later = watcher.memory()
             children = len(watcher.children())
-            attach = watcher.status()["probe"]
+            status = watcher.status()
         seen = connections.conntrack_events(tools, made, seconds)
         bcc = tools.timed(made.host, PYTHON, "-c", "from bcc import BPF").rss
-    *ready, loader = starts
+    ready = [watcher.start_seconds for watcher in watchers]
+    loader = max(watcher.loader_rss for watcher in watchers)
     table = Table(
         "Memory and start",
-        f"`/proc/PID/smaps_rollup`; probe attached by {attach}; start is exec to READY=1 with the probe attached",
+        f"`/proc/PID/smaps_rollup`; probe attached by {status['probe']}; a start is from exec to READY=1",
         ("", "", ""),
     )
     table.add("after the start", f"{mb(fresh[0])} RSS", f"{mb(fresh[1])} PSS")
-    sent = sum(load.made.values())
+    sent = sum(tally.made for tally in tallies.values())
     table.add(
         f"after {COMMITS:,} commits ({looks:,} looks) and {sent:,} connections",
         f"{mb(later[0])} RSS",
@@ -51,7 +52,7 @@ def tables(tools: Tools, directory: Path, journald: Journald, quick: bool) -> li
     table.add(
         f"start to READY=1, {len(ready)} starts", f"{ms(median(ready))} median", f"{ms(max(ready))} max"
     )
-    return [rates, connections.counts(load, seen), throughput, table]
+    return [rates, connections.counts(tallies, status["lost"], seen), throughput, table]
 
 
 def commits(made: Lab, watcher: Watcher, gap: float) -> int:
