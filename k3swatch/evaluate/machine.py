@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from k3swatch.evaluate.cells import Byte, Cells
 from k3swatch.evaluate.cube import YES, Box, Cube, Kind, flag
@@ -84,7 +84,7 @@ def offset(register: int) -> int:
 NEXT = Verdict(Code.CONTINUE)
 # Our own verdicts, beyond the kernel's: a mapping was set up (the walk goes on in its shadow); refused with an answer.
 MAPPED, REJECTED = 1000, 1001
-Handler = Callable[[Context, Expr, Path], list[Path]]
+Handler = Callable[[Context, Any, Path], list[Path]]  # Any: each takes its own expression type
 
 
 def split(path: Path, box: Box | None, wanted: bool = True) -> list[Path]:
@@ -105,9 +105,16 @@ def ended(path: Path, verdict: Verdict = NEXT) -> Path:
     return path
 
 
-def maybe(path: Path, words: str, kind: Kind = Kind.ENVIRONMENT, inverted: bool = False) -> list[Path]:
+def maybe(
+    path: Path, words: str, kind: Kind = Kind.ENVIRONMENT, inverted: bool = False, identity: str | None = None
+) -> list[Path]:
     """A test known only by its words."""
-    return split(path, [(flag(words, kind), YES)], not inverted)
+    return split(path, [(flag(words, kind, identity), YES)], not inverted)
+
+
+def meter(context: Context, path: Path, words: str, inverted: bool = False) -> list[Path]:
+    """A test that counts: every rule has a count of its own, and asking changes it."""
+    return maybe(path, words, inverted=inverted, identity=f"{context.rule_id} {words}")
 
 
 def perform(handlers: dict[type, Handler], context: Context, exprs: Sequence[Expr], path: Path) -> list[Path]:

@@ -29,43 +29,43 @@ MOST_CUBES = 400  # more ways than this through one chain: say that it cannot be
 States = dict[Packet, tuple[Cube, ...]]
 
 HANDLERS: dict[type, Handler] = {  # each handler takes its own expression type
-    nft.Immediate: native.immediate,  # type: ignore[dict-item]
-    nft.Payload: native.payload,  # type: ignore[dict-item]
-    nft.Cmp: native.cmp,  # type: ignore[dict-item]
-    nft.Range: native.range_,  # type: ignore[dict-item]
-    nft.Bitwise: native.bitwise,  # type: ignore[dict-item]
-    nft.Byteorder: native.byteorder,  # type: ignore[dict-item]
-    nft.Meta: native.meta,  # type: ignore[dict-item]
-    nft.Ct: native.ct,  # type: ignore[dict-item]
-    nft.Fib: native.fib,  # type: ignore[dict-item]
-    nft.Numgen: native.numgen,  # type: ignore[dict-item]
-    nft.Hash: native.hash_,  # type: ignore[dict-item]
-    nft.Socket: native.socket,  # type: ignore[dict-item]
-    nft.Rt: native.rt,  # type: ignore[dict-item]
-    nft.Exthdr: native.exthdr,  # type: ignore[dict-item]
-    nft.Lookup: lookups.lookup,  # type: ignore[dict-item]
-    nft.Objref: lookups.objref,  # type: ignore[dict-item]
-    nft.Nat: statements.nat,  # type: ignore[dict-item]
-    nft.Redir: statements.redir,  # type: ignore[dict-item]
-    nft.Tproxy: statements.tproxy,  # type: ignore[dict-item]
-    nft.Reject: statements.reject,  # type: ignore[dict-item]
-    nft.Queue: statements.queue,  # type: ignore[dict-item]
-    nft.MetaSet: statements.meta_set,  # type: ignore[dict-item]
-    nft.CtSet: statements.ct_set,  # type: ignore[dict-item]
-    nft.PayloadSet: statements.payload_set,  # type: ignore[dict-item]
+    nft.Immediate: native.immediate,
+    nft.Payload: native.payload,
+    nft.Cmp: native.cmp,
+    nft.Range: native.range_,
+    nft.Bitwise: native.bitwise,
+    nft.Byteorder: native.byteorder,
+    nft.Meta: native.meta,
+    nft.Ct: native.ct,
+    nft.Fib: native.fib,
+    nft.Numgen: native.numgen,
+    nft.Hash: native.hash_,
+    nft.Socket: native.socket,
+    nft.Rt: native.rt,
+    nft.Exthdr: native.exthdr,
+    nft.Lookup: lookups.lookup,
+    nft.Objref: lookups.objref,
+    nft.Nat: statements.nat,
+    nft.Redir: statements.redir,
+    nft.Tproxy: statements.tproxy,
+    nft.Reject: statements.reject,
+    nft.Queue: statements.queue,
+    nft.MetaSet: statements.meta_set,
+    nft.CtSet: statements.ct_set,
+    nft.PayloadSet: statements.payload_set,
     nft.Notrack: statements.notrack,
-    nft.Dynset: statements.dynset,  # type: ignore[dict-item]
-    nft.Limit: statements.limit,  # type: ignore[dict-item]
-    nft.Quota: statements.quota,  # type: ignore[dict-item]
-    nft.Connlimit: statements.connlimit,  # type: ignore[dict-item]
+    nft.Dynset: statements.dynset,
+    nft.Limit: statements.limit,
+    nft.Quota: statements.quota,
+    nft.Connlimit: statements.connlimit,
     nft.Counter: statements.on,
     nft.Log: statements.on,
     nft.Last: statements.on,
     nft.Masq: statements.on,
     nft.Synproxy: statements.on,
     nft.Dup: statements.on,
-    nft.XtMatch: xtables.match,  # type: ignore[dict-item]
-    nft.XtTarget: xtables.target,  # type: ignore[dict-item]
+    nft.XtMatch: xtables.match,
+    nft.XtTarget: xtables.target,
 }
 
 
