@@ -85,11 +85,13 @@ class ProbeWatch:
         )
 
     def alive(self) -> bool:
-        """Whether both programs have run since the last call.
+        """Whether both programs have run since the last call, and the module that kprobes are in is still the same.
 
         On a host where nothing was sent or dropped in between, one datagram over lo to a port of ours that is
         closed makes both happen, before sending returns: the packet leaves, and is dropped.
         """
+        if self._probe.outlived():
+            return False
         if not self._ran():
             self._beacon.send()
             return self._ran()

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from k3swatch.errors import SourceError, Unsupported
+from k3swatch.errors import NotPermitted, SourceError, Unsupported
 from k3swatch.sources import btf, libbpf
 
 EVENTS_PER_SECOND = 10  # of each kind: enough to see who is hit, little enough to cost nothing
@@ -162,7 +162,7 @@ class Module:
         lines = [line for line in log.value.decode("ascii", "replace").splitlines() if line]
         verifier = [line for line in lines if not line.startswith("processed ")]
         if verifier:
-            refused = type(refused)(f"{refused}: {verifier[-1]}", hint=refused.hint)
+            refused = SourceError(f"{refused}: {verifier[-1]}")  # it would not let root load it either
         raise refused
 
     def attach_kprobe(self, program: int, function: str, *, on_return: bool) -> int:
@@ -170,7 +170,11 @@ class Module:
         event = f"{'r' if on_return else 'p'}_k3swatch_{function}_{os.getpid()}".encode()
         fd = self._lib.bpf_attach_kprobe(program, int(on_return), event, function.encode(), 0, 0)
         if fd < 0:
-            raise libbpf.failure(f"kprobe on {function}")
+            refused = libbpf.failure(f"kprobe on {function}")
+            if isinstance(refused, NotPermitted):  # Debian's own setting, and its default
+                why = "while kernel.perf_event_paranoid is above 2 it takes CAP_SYS_ADMIN"
+                refused = NotPermitted(f"{refused}: {why}", hint=refused.hint)
+            raise refused
         return int(fd)
 
     def _compiler_error(self) -> str:

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from k3swatch.errors import SourceError, Unsupported
+from k3swatch.errors import NotPermitted, SourceError, Unsupported
 from k3swatch.sources import libbpf
 
 BTF_DIRECTORY = Path("/sys/kernel/btf")
@@ -185,7 +185,10 @@ class _BtfInfo(ct.Structure):
 
 
 def object_fd(module: str) -> int:
-    """A file descriptor of a loaded module's BTF, for attach_btf_obj_fd; 0 where it is built into the kernel."""
+    """A file descriptor of a loaded module's BTF, for attach_btf_obj_fd; 0 where it is built into the kernel.
+
+    NotPermitted without CAP_SYS_ADMIN, which both commands ask for (kernel/bpf/syscall.c), whatever CAP_BPF allows.
+    """
     if not (BTF_DIRECTORY / module).exists():
         return 0
     lib = libbpf.library()
@@ -195,7 +198,7 @@ def object_fd(module: str) -> int:
         if fd < 0:
             if ct.get_errno() == errno.ENOENT:  # gone since
                 continue
-            raise libbpf.failure("BTF by id")
+            raise NotPermitted("the BTF of a module is for CAP_SYS_ADMIN only")
         name = ct.create_string_buffer(64)
         info = _BtfInfo(name=ct.addressof(name), name_len=len(name))
         size = ct.c_uint32(ct.sizeof(info))
@@ -204,4 +207,6 @@ def object_fd(module: str) -> int:
         if info.kernel_btf and name.value == module.encode():
             return int(fd)
         os.close(fd)
+    if ct.get_errno() != errno.ENOENT:  # not the end of the list
+        raise NotPermitted("the BTF of a module is for CAP_SYS_ADMIN only")
     raise Unsupported(f"BTF of {module} is not loaded")

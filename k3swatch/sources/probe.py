@@ -52,6 +52,7 @@ class Probe:
         try:
             self.attach = str(message["attach"])
             self.refused = tuple(str(line) for line in message["refused"])
+            self._module = _nat_module()
             self.layout = tuple(int(number) for number in message["layout"])
             self.reasons = {int(value): str(name) for value, name in message["reasons"].items()}
             self._lib = libbpf.library()
@@ -120,6 +121,14 @@ class Probe:
                 total += int.from_bytes(info.raw[_RECURSION_MISSES : _RECURSION_MISSES + 8], sys.byteorder)
         return total
 
+    def outlived(self) -> bool:
+        """Whether another instance of the module that the kprobes are in is loaded by now: they died with theirs.
+
+        A kprobe does not hold its module, as fexit does; nobody tells when it is unloaded. While it is not there,
+        nothing is translated.
+        """
+        return self.attach == "kprobe" and _nat_module() not in (None, self._module)
+
     def close(self) -> None:
         """Detach and free everything."""
         if self._ring:
@@ -137,6 +146,14 @@ class Probe:
     def _collect(self, _context: int | None, data: int | None, size: int) -> int:
         self._records.append(ct.string_at(data or 0, size))
         return 0
+
+
+def _nat_module() -> int | None:
+    """Which instance of nf_nat is loaded: the number of its directory in sysfs, never used again."""
+    try:
+        return Path("/sys/module/nf_nat").stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _run_loader(directory: Path, wanted: str | None, timeout: float) -> tuple[dict[str, Any], dict[str, int]]:
