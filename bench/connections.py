@@ -77,8 +77,12 @@ def dial(tools: Tools, lab: Lab, count: int, rate: int) -> Dialled:
     with lab.client.inside():
         process = subprocess.Popen(argv, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    with process.stdout as stream:
-        made, failed, seconds = stream.read().split()
+    try:
+        with process.stdout as stream:
+            made, failed, seconds = stream.read().split()
+    except BaseException:  # Ctrl-C
+        process.kill()
+        raise
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if int(failed):
