@@ -8,7 +8,7 @@ STAMP   := $(VENV)/.stamp
 TIERS   := unit,golden,scenarios,netns
 
 # what the daemon runs with, what the demo and the netns tests use for real, what the linters need
-APT_RUN  := python3-bpfcc libbpf1 python3-prometheus-client python3-yaml
+APT_RUN  := python3-bpfcc libbpf1 python3-systemd python3-prometheus-client python3-yaml
 APT_TEST := nftables iptables conntrack iproute2 containernetworking-plugins prometheus prometheus-alertmanager \
             systemd openssl curl
 APT_DEV  := python3-venv python3-wheel gcc libc6-dev clang-format shellcheck man-db

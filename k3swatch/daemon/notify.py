@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import socket
 import time
+from collections.abc import Mapping
+
+from k3swatch.errors import SourceError
 
 
 class Notifier:
-    """The service manager's socket, from NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID of the environment."""
+    """The service manager, by NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID of the environment.
 
-    def __init__(self, environ: dict[str, str] | None = None) -> None:
-        env = dict(os.environ) if environ is None else environ
-        address = env.get("NOTIFY_SOCKET", "")
-        self._address = "\0" + address[1:] if address.startswith("@") else address
-        mine = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        usec = env.get("WATCHDOG_USEC", "")
+    Speaks through systemd-python, which is imported only where there is a manager: it brings 2 MB of libsystemd.
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        """SourceError when there is a manager and no systemd-python to tell it anything."""
+        self._address = environ.get("NOTIFY_SOCKET", "")
+        if self._address:
+            try:
+                from systemd import daemon
+            except ImportError as error:
+                hint = "apt install python3-systemd, or do not set NOTIFY_SOCKET"
+                raise SourceError(f"started by a service manager, but {error}", hint) from error
+            self._notify = daemon.notify
+        mine = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        usec = environ.get("WATCHDOG_USEC", "")
         # seconds between two signs of life, half of what the manager allows; None: it does not ask for any
         self.watchdog_interval = int(usec) / 2e6 if mine and usec.isdigit() and int(usec) else None
 
@@ -45,11 +57,6 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:
-        if not self._address:
-            return
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                sock.setblocking(False)
-                sock.sendto(message.encode(), self._address)
-        except OSError:
-            pass  # the manager's loss; there is nobody else to tell
+        if self._address:
+            with contextlib.suppress(OSError):  # the manager's loss; there is nobody else to tell
+                self._notify(message)

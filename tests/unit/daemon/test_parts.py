@@ -182,11 +182,12 @@ def test_asking_where_nobody_is(tmp_path: Path) -> None:
     assert "is the daemon running" in caught.value.hint
 
 
-def test_notifier_speaks_the_protocol(tmp_path: Path) -> None:
+def test_notifier_speaks_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "30000000"}
-        notifier = Notifier(environ)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+        notifier = Notifier()
         notifier.ready("well")
         notifier.watchdog()
         notifier.reloading()
@@ -199,11 +200,12 @@ def test_notifier_speaks_the_protocol(tmp_path: Path) -> None:
     assert notifier.watchdog_interval == 15.0
 
 
-def test_notifier_in_the_abstract_namespace() -> None:
+def test_notifier_in_the_abstract_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"k3w-notify-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{name}")
-        Notifier({"NOTIFY_SOCKET": f"@{name}"}).status("x")
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        Notifier().status("x")
         assert manager.recv(100) == b"STATUS=x"
 
 
@@ -223,8 +225,9 @@ def test_whether_the_manager_wants_signs_of_life(environ: dict[str, str], interv
     notifier.watchdog()
 
 
-def test_notifier_outlives_its_manager(tmp_path: Path) -> None:
-    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("x")
+def test_notifier_outlives_its_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    Notifier().ready("x")
 
 
 def test_signals_are_read_in_their_order_and_given_back() -> None:
