@@ -10,14 +10,15 @@ TIERS   := unit,golden,scenarios,netns
 # what the daemon runs with, what the demo and the netns tests use for real, what the linters need
 APT_RUN  := python3-bpfcc libbpf1 python3-systemd python3-prometheus-client python3-yaml
 APT_TEST := nftables iptables conntrack iproute2 containernetworking-plugins prometheus prometheus-alertmanager \
-            systemd openssl curl
+            systemd procps openssl curl
 APT_DEV  := python3-venv python3-wheel gcc libc6-dev clang-format shellcheck man-db
 APT_DEB  := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools lintian
 APT_BOOT := mmdebstrap
+APT_VM   := qemu-system-x86 qemu-utils e2fsprogs cpio xz-utils
 PIP_DEV  := pytest~=9.2 pytest-timeout~=2.4 hypothesis~=6.170 mypy~=2.4 ruff~=0.17.6 types-PyYAML
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages test test-unit demo run check lint format bench golden deb install-check clean
+.PHONY: help setup packages test test-unit demo run check lint format bench golden deb install-check test-vm clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -77,6 +78,10 @@ install-check: setup  ## the package on booted Debian 12 and 13: install, upgrad
 	$(call install,$(APT_DEB) $(APT_BOOT))
 	K3SWATCH_TIERS=deb $(BIN)/pytest tests/deb --timeout=900 $(ARGS)
 	@systemd-analyze security --offline=yes systemd/k3swatch.service | tail -n 1
+
+test-vm: setup  ## the package and the probe on stock kernels, Debian 12 and 13 in QEMU (root; no KVM needed)
+	$(call install,$(APT_DEB) $(APT_BOOT) $(APT_VM))
+	K3SWATCH_TIERS=vm $(BIN)/pytest tests/vm --timeout=1800 --durations=0 $(ARGS)
 
 clean:  ## forget everything that was built here
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

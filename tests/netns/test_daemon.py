@@ -9,12 +9,13 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon import REPO, Daemon
+from support.daemon import REPO, Daemon, python
 
 from k3swatch.demo.lab import HOST, OTHER, Lab
 from k3swatch.demo.netns import Namespace, namespaces
@@ -39,6 +40,16 @@ def space(root: None) -> Iterator[Namespace]:
             listener = socket.create_server(("0.0.0.0", 6443))
         with listener:
             yield one
+
+
+@pytest.fixture(scope="module")
+def code() -> Iterator[Path]:
+    """The program where every user may read it: a clone below /root, or in a private home, may be root's alone."""
+    with tempfile.TemporaryDirectory(prefix="k3w-") as directory:
+        for part in ("k3swatch", "bpf"):
+            shutil.copytree(REPO / part, Path(directory, part), ignore=shutil.ignore_patterns("__pycache__"))
+        subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
+        yield Path(directory)
 
 
 @pytest.fixture
@@ -314,7 +325,7 @@ def test_a_missing_state_directory_or_control_socket_does_not_stop_it(
         assert daemon.stop() == 0
 
 
-def test_the_capabilities_of_the_unit_are_enough(space: Namespace, tmp_path: Path) -> None:
+def test_the_capabilities_of_the_unit_are_enough(space: Namespace, code: Path) -> None:
     """An ordinary user with what systemd/k3swatch.service grants sees all that root sees, without W+X memory."""
     unit = (REPO / "systemd" / "k3swatch.service").read_text().splitlines()
     granted = next(line for line in unit if line.startswith("AmbientCapabilities=")).partition("=")[2].split()
@@ -329,7 +340,7 @@ def test_the_capabilities_of_the_unit_are_enough(space: Namespace, tmp_path: Pat
     directory.mkdir()
     os.chown(directory, 65534, 65534)
     try:
-        with Daemon(space, directory, prefix=[*mdwe, "setpriv", *user, *sets]) as daemon:
+        with Daemon(space, directory, prefix=[*mdwe, "setpriv", *user, *sets], code=code) as daemon:
             status = daemon.status()
             assert status["state"] == "delivered", status
             assert not [source for source in status["sources"] if source["blind"]]
@@ -340,7 +351,7 @@ def test_the_capabilities_of_the_unit_are_enough(space: Namespace, tmp_path: Pat
         shutil.rmtree(directory)
 
 
-def nobody(*arguments: str) -> list[str]:
+def nobody(code: Path, *arguments: str) -> list[str]:
     """The command line without any privilege."""
     drop = [
         "setpriv",
@@ -350,7 +361,7 @@ def nobody(*arguments: str) -> list[str]:
         "--bounding-set=-all",
         "--inh-caps=-all",
     ]
-    return [*drop, sys.executable, "-m", "k3swatch.cli", *arguments]
+    return [*drop, python(code), "-m", "k3swatch.cli", *arguments]
 
 
 @pytest.mark.parametrize(
@@ -358,10 +369,10 @@ def nobody(*arguments: str) -> list[str]:
     [("run",), ("check",), ("explain", "tcp/6443"), ("snapshot",)],
     ids=lambda arguments: arguments[0],
 )
-def test_without_privilege_it_says_so(space: Namespace, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_without_privilege_it_says_so(space: Namespace, code: Path, arguments: tuple[str, ...]) -> None:
     with space.inside():
         done = subprocess.run(
-            nobody(*arguments), cwd=REPO, capture_output=True, text=True, timeout=30, check=False
+            nobody(code, *arguments), cwd=code, capture_output=True, text=True, timeout=30, check=False
         )
     assert done.returncode == 77, done.stderr
     assert done.stdout == ""

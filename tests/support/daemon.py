@@ -22,13 +22,23 @@ REPO = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0
 
 
+def python(code: Path) -> str:
+    """The interpreter that runs `code`: the virtualenv's for the clone itself, for a copy the one it was made from."""
+    return sys.executable if code == REPO else os.path.realpath(sys.executable)
+
+
 class Daemon:
     """One daemon. `config` is the file it reads; write another one and send SIGHUP."""
 
     def __init__(
-        self, space: Namespace, directory: Path, metrics: str = "127.0.0.1:10643", prefix: Sequence[str] = ()
+        self,
+        space: Namespace,
+        directory: Path,
+        metrics: str = "127.0.0.1:10643",
+        prefix: Sequence[str] = (),
+        code: Path = REPO,
     ) -> None:
-        self.space, self.directory, self.prefix = space, directory, prefix
+        self.space, self.directory, self.prefix, self.code = space, directory, prefix, code
         directory.mkdir(exist_ok=True)
         self.config = directory / "config.yaml"
         self.control = str(directory / "control.sock")
@@ -52,8 +62,8 @@ class Daemon:
         """Start it; with `ready` return when it has looked and tried its probe."""
         with self.space.inside(), self.stderr.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "k3swatch.cli", "run", "--config", str(self.config)],
-                cwd=REPO,
+                [*self.prefix, python(self.code), "-m", "k3swatch.cli", "run", "--config", str(self.config)],
+                cwd=self.code,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -14,10 +14,11 @@ packages=(
     systemd-sysv udev kmod procps busybox-static # a host,
     iproute2 nftables iptables conntrack containernetworking-plugins prometheus prometheus-alertmanager openssl curl
     python3-bpfcc libbpf1 python3-systemd python3-prometheus-client python3-yaml # what k3swatch depends on,
-    python3-pytest python3-pytest-timeout python3-hypothesis gcc libc6-dev       # and what its tests need
+    gcc libc6-dev                                                                # and what its tests compile with
 )
 
 # the same mirror as this machine's, where it has one for Debian
+# shellcheck disable=SC2016 # apt-get expands it, not the shell
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' |
     sort -u | head -n 1)
 
