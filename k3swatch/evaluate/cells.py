@@ -39,10 +39,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A byte of something that is only a name to us."""
+    """Byte `index` of something that is only a name to us."""
 
     words: str
     kind: Kind
+    index: int = 0
 
 
 Byte = int | Part | Entry | Blank
@@ -77,7 +78,7 @@ def table(var: Var, rows: dict[int, bytes], length: int) -> Cells:
 
 def blank(words: str, kind: Kind, length: int) -> Cells:
     """`length` bytes nothing is known of."""
-    return (Blank(words, kind),) * length
+    return tuple(Blank(words, kind, position) for position in range(length))
 
 
 def masked(cell: Byte, mask: int, flip: int) -> Byte:
@@ -89,7 +90,7 @@ def masked(cell: Byte, mask: int, flip: int) -> Byte:
     if isinstance(cell, Blank):
         if mask == 0xFF and flip == 0:
             return cell
-        return Blank(f"{cell.words} & {mask:#x} ^ {flip:#x}", cell.kind)
+        return Blank(f"{cell.words} & {mask:#x} ^ {flip:#x}", cell.kind, cell.index)
     if cell.mask & mask == 0:
         return (cell.flip & mask) ^ flip
     return replace(cell, mask=cell.mask & mask, flip=(cell.flip & mask) ^ flip)
@@ -125,9 +126,19 @@ def doubt(cells: Sequence[Byte]) -> Kind:
     return Kind.FIELD
 
 
-def undecided(cells: Sequence[Byte], test: str) -> Box:
-    """A box for a comparison that can only be named."""
-    return [(flag(f"{describe(cells)} {test}", doubt(cells)), YES)]
+def undecided(cells: Sequence[Byte], test: str, words: str = "") -> Box:
+    """A box for a comparison that can only be named. `test` tells it from all others, `words` may be shorter."""
+    identity = f"{' '.join(map(_identity, cells))} {test}"
+    return [(flag(f"{describe(cells)} {words or test}", doubt(cells), identity), YES)]
+
+
+def _identity(cell: Byte) -> str:
+    if isinstance(cell, int):
+        return f"{cell:02x}"
+    if isinstance(cell, Blank):
+        return f"{cell.words}[{cell.index}]"
+    rows = cell.rows if isinstance(cell, Entry) else ""
+    return f"{cell.var.name}{rows}[{cell.index}]&{cell.mask:#x}^{cell.flip:#x}"
 
 
 def equal(cells: Sequence[Byte], data: bytes, cube: Cube) -> Box | None:

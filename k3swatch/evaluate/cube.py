@@ -36,9 +36,11 @@ class Var:
     words: str = field(compare=False)
 
 
-def flag(words: str, kind: Kind) -> Var:
-    """A yes/no unknown that is identified by its wording: the same test asked twice gets the same answer."""
-    return Var(f"?{words}", ((0, 1),), kind, words)
+def flag(words: str, kind: Kind, identity: str | None = None) -> Var:
+    """A yes/no unknown. The same test asked twice gets the same answer: the same is what has the same `identity`,
+    which is the wording where that says everything.
+    """
+    return Var(f"?{identity or words}", ((0, 1),), kind, words)
 
 
 YES: Ranges = ((1, 1),)

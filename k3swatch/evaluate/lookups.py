@@ -9,7 +9,7 @@ from __future__ import annotations
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate.cells import Cells, blank, describe, known, undecided, within
 from k3swatch.evaluate.cube import Box, Cube, Kind
-from k3swatch.evaluate.machine import Context, Path, ended, maybe, split
+from k3swatch.evaluate.machine import Context, Path, decided, ended, maybe, meter, split
 from k3swatch.evaluate.outcome import Fate
 from k3swatch.model.expr import Lookup, Objref
 from k3swatch.model.ruleset import SET_EVAL, SET_TIMEOUT, Element, Found, SetInfo
@@ -39,7 +39,8 @@ def lookup(context: Context, expr: Lookup, path: Path) -> list[Path]:
         return _unreadable(
             context, expr, path, f"map {expr.set} has no fixed answer for an unknown {describe(cells)}"
         )
-    return split(path, undecided(cells, f"@{expr.set}"), not inverted)
+    name = f"{context.family} {context.table} @{expr.set}"
+    return split(path, undecided(cells, name, f"@{expr.set}"), not inverted)
 
 
 def _unreadable(context: Context, expr: Lookup, path: Path, why: str) -> list[Path]:
@@ -48,14 +49,14 @@ def _unreadable(context: Context, expr: Lookup, path: Path, why: str) -> list[Pa
         return [ended(path)]
     if expr.dreg is not None:
         path.write(expr.dreg, blank(f"map @{expr.set}", Kind.OPAQUE, 16))
-    return maybe(path, why, Kind.OPAQUE)
+    return maybe(path, why, Kind.OPAQUE, identity=f"{why} {context.rule_id}")
 
 
 def _hit(expr: Lookup, path: Path, found: Found | None) -> list[Path]:
     if expr.dreg is None or found is None:
         return [path]
     if expr.dreg == 0 and found.verdict is not None:
-        return [ended(path, found.verdict)]
+        return [decided(path, found.verdict)]
     if found.data is not None:
         path.write(expr.dreg, found.data)
     return [path]
@@ -113,7 +114,7 @@ def objref(context: Context, expr: Objref, path: Path) -> list[Path]:
     """nft_objref_eval: counters and helpers go on; quotas and limits may break."""
     quota, limit, connlimit = 2, 4, 5
     if expr.type in (quota, limit, connlimit):
-        return maybe(path, f"object {expr.name or expr.set or '?'} lets it pass")
+        return meter(context, path, f"object {expr.name or expr.set or '?'} lets it pass")
     if expr.set is not None and expr.sreg is not None:
         return lookup(context, Lookup(expr.set, expr.sreg), path)
     return [path]

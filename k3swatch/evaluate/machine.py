@@ -14,7 +14,7 @@ from k3swatch.evaluate.cells import Byte, Cells
 from k3swatch.evaluate.cube import YES, Box, Cube, Kind, flag
 from k3swatch.evaluate.outcome import Fate, Target
 from k3swatch.evaluate.packet import Packet, Scene
-from k3swatch.model.expr import Code, Expr, Verdict
+from k3swatch.model.expr import Code, Counter, Expr, Last, Log, Verdict
 from k3swatch.model.ruleset import Ruleset
 from k3swatch.model.words import Mechanism
 
@@ -82,6 +82,7 @@ def offset(register: int) -> int:
 
 
 NEXT = Verdict(Code.CONTINUE)
+_IDLE = (Counter, Log, Last)  # what comes before these may still be the statement the rule is there for
 # Our own verdicts, beyond the kernel's: a mapping was set up (the walk goes on in its shadow); refused with an answer.
 MAPPED, REJECTED = 1000, 1001
 Handler = Callable[[Context, Any, Path], list[Path]]  # Any: each takes its own expression type
@@ -105,6 +106,11 @@ def ended(path: Path, verdict: Verdict = NEXT) -> Path:
     return path
 
 
+def decided(path: Path, verdict: Verdict) -> Path:
+    """The path with a verdict that was loaded: `continue` goes on with the same rule (nft_rule_dp_for_each_expr)."""
+    return path if verdict.code == Code.CONTINUE else ended(path, verdict)
+
+
 def maybe(
     path: Path, words: str, kind: Kind = Kind.ENVIRONMENT, inverted: bool = False, identity: str | None = None
 ) -> list[Path]:
@@ -125,7 +131,8 @@ def perform(handlers: dict[type, Handler], context: Context, exprs: Sequence[Exp
         for one in running:
             handler = handlers.get(type(expr))
             if handler is None:
-                ways = unreadable(context, describe_kind(expr), one, index == len(exprs) - 1)
+                last = all(isinstance(later, _IDLE) for later in exprs[index + 1 :])
+                ways = unreadable(context, describe_kind(expr), one, last)
             else:
                 ways = handler(context, expr, one)
             for way in ways:
@@ -150,7 +157,8 @@ def unreadable(context: Context, name: str, path: Path, last: bool) -> list[Path
             Fate.UNKNOWN, path.packet, path.cube, why=f"{name} is not understood and may do anything"
         )
         return [path]
-    return maybe(path, f"{name} (not understood)", Kind.OPAQUE)
+    words = f"{name} (not understood)"
+    return maybe(path, words, Kind.OPAQUE, identity=f"{words} {context.rule_id}")
 
 
 def rewrite(

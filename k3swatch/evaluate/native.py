@@ -19,7 +19,7 @@ from k3swatch.evaluate.cells import (
     within,
 )
 from k3swatch.evaluate.cube import Kind, Var
-from k3swatch.evaluate.machine import Context, Path, ended, maybe, split
+from k3swatch.evaluate.machine import Context, Path, decided, ended, maybe, split
 from k3swatch.evaluate.packet import (
     RAW_CONNTRACK,
     Packet,
@@ -53,7 +53,7 @@ IFNAMSIZ = 16
 def immediate(context: Context, expr: Immediate, path: Path) -> list[Path]:
     """nft_immediate_eval."""
     if expr.dreg == 0 and expr.verdict is not None:
-        return [ended(path, expr.verdict)]
+        return [decided(path, expr.verdict)]
     path.write(expr.dreg, expr.data)
     return [path]
 
@@ -106,9 +106,10 @@ def bitwise(context: Context, expr: Bitwise, path: Path) -> list[Path]:
 
 
 def _computed(expr: Bitwise, cells: Cells, value: bytes | None, right: bytes | None) -> Cells:
-    words = f"{describe(cells)} {({1: '<<', 2: '>>', 3: '&', 4: '|', 5: '^'}).get(expr.op, '?')} ..."
+    words = f"{describe(cells)} {({1: '<<', 2: '>>', 3: '&', 4: '|', 5: '^'}).get(expr.op, '?')}"
     if right is None:
-        return blank(words, doubt(cells), expr.length)
+        return blank(f"{words} ...", doubt(cells), expr.length)
+    words += f" 0x{right.hex()}"
     if expr.op in (1, 2):
         if value is None or expr.length > 4:
             return blank(words, doubt(cells), expr.length)
@@ -160,9 +161,9 @@ def meta(context: Context, expr: Meta, path: Path) -> list[Path]:
         case 9:
             cells = tuple((772).to_bytes(2, "little")) if local else None
         case 10:
-            cells = little(scene.uid, 4) if scene.vantage is Vantage.LOCAL else None
+            cells = little(scene.uid, 4) if local else None
         case 11:
-            cells = environment("gid", 4) if scene.vantage is Vantage.LOCAL else None
+            cells = environment("gid", 4) if local else None
         case 12:
             cells = (0,)
         case 15:
@@ -281,8 +282,8 @@ def hash_(context: Context, expr: Hash, path: Path) -> list[Path]:
 def socket(context: Context, expr: Socket, path: Path) -> list[Path]:
     """nft_socket_eval: breaks when no socket takes the packet."""
     names = {0: "transparent", 1: "mark", 2: "wildcard", 3: "cgroupv2"}
-    path.write(expr.dreg, environment(f"socket {names.get(expr.key, expr.key)}", 8))
-    return [path]
+    path.write(expr.dreg, environment(f"socket {names.get(expr.key, expr.key)} {expr.level}", 8))
+    return maybe(path, "a socket takes it")
 
 
 def rt(context: Context, expr: Rt, path: Path) -> list[Path]:
@@ -295,5 +296,6 @@ def exthdr(context: Context, expr: Exthdr, path: Path) -> list[Path]:
     """nft_exthdr_*_eval: an option that may be there or not."""
     if expr.dreg is None:
         return [path]  # writes or strips an option: no decision
-    path.write(expr.dreg, environment(f"option {expr.type} @{expr.offset}", max(expr.length, 1)))
+    words = f"option {expr.type} @{expr.offset} op {expr.op} flags {expr.flags}"
+    path.write(expr.dreg, environment(words, max(expr.length, 1)))
     return [path]

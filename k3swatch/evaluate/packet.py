@@ -16,6 +16,7 @@ from k3swatch.model.port import Address, Host, family_of
 from k3swatch.model.words import Family, Protocol, Vantage
 
 RTN_UNICAST, RTN_LOCAL = 1, 2  # enum rtn_type, uapi/linux/rtnetlink.h
+OIFNAME = 2  # enum nft_fib_result
 RAW_CONNTRACK = -200  # NF_IP_PRI_CONNTRACK: before it no rule sees a connection
 
 
@@ -126,6 +127,9 @@ def load_payload(scene: Scene, packet: Packet, base: int, offset: int, length: i
 _DF = Part(Var("ip df", ((0, 255),), Kind.ENVIRONMENT, "ip df"), 0, mask=0x40)
 
 
+_ECN = Var("tcp ecn", ((0, 255),), Kind.FIELD, "tcp flags ecn | cwr")
+
+
 def _link(scene: Scene, packet: Packet) -> Cells:
     ethertype = (0x08, 0x00) if scene.family is Family.IP else (0x86, 0xDD)
     return (
@@ -152,7 +156,7 @@ def _network(scene: Scene, packet: Packet) -> Cells:
             *packet.daddr,
         )
     return (
-        *environment("ip6 version", 1),
+        Part(Var("ip6 dscp", ((0, 15),), Kind.ENVIRONMENT, "ip6 dscp"), 0, mask=0x0F, flip=0x60),
         *environment("ip6 flowlabel", 3),
         *environment("ip6 length", 2),
         scene.protocol.number,  # a first packet has no extension headers
@@ -171,7 +175,7 @@ def _transport(scene: Scene, packet: Packet) -> Cells:
         *environment("tcp sequence", 4),
         0, 0, 0, 0,  # a SYN acknowledges nothing
         *environment("tcp doff", 1),
-        0x02,  # SYN
+        Part(_ECN, 0, mask=0xC0, flip=0x02),  # SYN, and ECE and CWR when the client would like ECN (RFC 3168)
         *environment("tcp window", 2),
         *environment("tcp checksum", 2),
         0, 0,
@@ -200,6 +204,8 @@ def load_fib(scene: Scene, packet: Packet, result: int, flags: int) -> Cells:
     address_type, saddr, iif, oif = 3, 1, 8, 16
     words = _fib_words(result, flags)
     if result != address_type:
+        return environment(words, 16 if result == OIFNAME else 4)
+    if flags & saddr and flags & (iif | oif):
         return environment(words, 4)
     if flags & saddr:
         kind = RTN_LOCAL if scene.vantage is Vantage.LOCAL else RTN_UNICAST

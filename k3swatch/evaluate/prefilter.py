@@ -46,6 +46,8 @@ def required_ports(exprs: Sequence[Expr]) -> Ranges | None:
     for expr in exprs:
         if not isinstance(expr, _TESTS) and not (isinstance(expr, Immediate) and expr.verdict is None):
             return None
+        if isinstance(expr, Lookup) and expr.dreg is not None:
+            return None  # a verdict map decides before the port is asked for
         if isinstance(expr, Payload):
             register = expr.dreg if (expr.base, expr.offset, expr.length) == (2, 2, 2) else None
         elif isinstance(expr, Cmp) and expr.sreg == register and expr.op == 0 and len(expr.data) == 2:

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import replace
 
 from k3swatch.evaluate.cells import Cells, known
-from k3swatch.evaluate.machine import REJECTED, Context, Path, ended, maybe, rewrite, with_mark
+from k3swatch.evaluate.machine import REJECTED, Context, Path, ended, meter, rewrite, with_mark
 from k3swatch.evaluate.outcome import Fate, Target
 from k3swatch.evaluate.packet import RAW_CONNTRACK, is_local, owner_of
 from k3swatch.model.expr import (
@@ -208,23 +208,23 @@ def notrack(context: Context, expr: object, path: Path) -> list[Path]:
 def dynset(context: Context, expr: Dynset, path: Path) -> list[Path]:
     """nft_dynset_eval: goes on when the element could be added and its own expressions (a limit) let it."""
     if getattr(expr, "exprs", ()):
-        return maybe(path, f"meter @{expr.set} lets it pass")
+        return meter(context, path, f"meter @{expr.set} lets it pass")
     return [path]
 
 
 def limit(context: Context, expr: Limit, path: Path) -> list[Path]:
     """nft_limit_eval."""
-    return maybe(path, f"within limit {expr.rate}/{expr.unit}s", inverted=bool(expr.flags & 1))
+    return meter(context, path, f"within limit {expr.rate}/{expr.unit}s", inverted=bool(expr.flags & 1))
 
 
 def quota(context: Context, expr: Quota, path: Path) -> list[Path]:
     """nft_quota_eval."""
-    return maybe(path, f"within quota {expr.bytes} bytes", inverted=bool(expr.flags & 1))
+    return meter(context, path, f"within quota {expr.bytes} bytes", inverted=bool(expr.flags & 1))
 
 
 def connlimit(context: Context, expr: Connlimit, path: Path) -> list[Path]:
     """nft_connlimit_eval."""
-    return maybe(path, f"more than {expr.count} connections", inverted=bool(expr.flags & 1))
+    return meter(context, path, f"more than {expr.count} connections", inverted=bool(expr.flags & 1))
 
 
 def on(context: Context, expr: object, path: Path) -> list[Path]:

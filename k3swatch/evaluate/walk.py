@@ -241,6 +241,8 @@ class Walk:
 
         ref = rule.ref
         name = f"{ref.family} {ref.table} {ref.chain} {rule.handle}"
+        if stack:  # a chain that is entered twice counts, and rolls its dice, twice
+            name += " by " + ",".join(str(each.handle) for each in stack)
         return Context(scene, self.ruleset, ref.family, ref.table, name, emit)
 
     def _note(

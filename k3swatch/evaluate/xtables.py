@@ -34,11 +34,15 @@ NEVER: Test = (None, True)
 
 def match(context: Context, expr: XtMatch, path: Path) -> list[Path]:
     """nft_match_eval: the rule goes on where the match holds."""
-    if expr.spec is None:
-        return maybe(path, f"xt {expr.name} (not understood)", Kind.OPAQUE)
+    if isinstance(expr.spec, xt.Environment) and expr.spec.holds is None:
+        # one that counts is the rule's own; two of the others are the same test when all their bytes are
+        which = context.rule_id if expr.name in _METERS else expr.info.hex()
+        identity = f"{expr.name} {expr.revision} {which}"
+        return maybe(path, expr.spec.words, identity=identity)
     tester = _MATCHES.get(type(expr.spec))
     if tester is None:
-        return maybe(path, f"xt {expr.name} (not understood)", Kind.OPAQUE)
+        words = f"xt {expr.name} (not understood)"
+        return maybe(path, words, Kind.OPAQUE, identity=f"{words} {context.rule_id}")
     paths = [path]
     for box, wanted in tester(context, expr.spec, path):
         following: list[Path] = []
@@ -228,9 +232,7 @@ def _iprange(context: Context, spec: xt.IpRange, path: Path) -> list[Test]:
 
 
 def _environment(context: Context, spec: xt.Environment, path: Path) -> list[Test]:
-    if spec.holds is not None:
-        return [ALWAYS if spec.holds else NEVER]
-    return [([(flag(spec.words, Kind.ENVIRONMENT), YES)], True)]
+    return [ALWAYS if spec.holds else NEVER]
 
 
 def _pkttype(context: Context, spec: xt.PktType, path: Path) -> list[Test]:
@@ -246,13 +248,13 @@ def _rpfilter(context: Context, spec: xt.RpFilter, path: Path) -> list[Test]:
 
 
 def _socket(context: Context, spec: xt.XtSocket, path: Path) -> list[Test]:
-    return [([(flag("a socket takes it", Kind.ENVIRONMENT), YES)], True)]
+    return [([(flag("a socket takes it", Kind.ENVIRONMENT, str(spec)), YES)], True)]
 
 
 def _physdev(context: Context, spec: xt.PhysDev, path: Path) -> list[Test]:
     if context.scene.vantage is Vantage.LOCAL:
-        return [NEVER if not spec.invert else ([(flag("bridged", Kind.ENVIRONMENT), YES)], True)]
-    return [([(flag(f"bridged in {spec.physin or '*'}", Kind.ENVIRONMENT), YES)], True)]
+        return [NEVER if not spec.invert else ([(flag("bridged", Kind.ENVIRONMENT, str(spec)), YES)], True)]
+    return [([(flag(f"bridged in {spec.physin or '*'}", Kind.ENVIRONMENT, str(spec)), YES)], True)]
 
 
 def _ip_header(context: Context, spec: xt.IpHeader, path: Path) -> list[Test]:
@@ -286,6 +288,8 @@ def _out_name(context: Context) -> tuple[int, ...]:
     local = context.scene.vantage is Vantage.LOCAL and context.scene.iif is None
     return tuple((context.scene.loopback[1].encode() if local else b"").ljust(16, b"\0"))
 
+
+_METERS = frozenset({"limit", "hashlimit", "recent", "quota", "connlimit", "connbytes", "nfacct", "rateest"})
 
 _MATCHES: dict[type, Callable[[Context, Any, Path], list[Test]]] = {
     xt.Comment: lambda context, spec, path: [],

@@ -7,7 +7,7 @@ from support.build import dnat, dport, saddr
 
 from k3swatch.evaluate.prefilter import required_ports
 from k3swatch.evaluate.ranges import Ranges
-from k3swatch.model.expr import Bitwise, Cmp, Expr, Immediate, MetaSet, Payload, Range, XtMatch
+from k3swatch.model.expr import Bitwise, Cmp, Expr, Immediate, Lookup, MetaSet, Payload, Range, XtMatch
 from k3swatch.model.xt import Multiport, Ports
 
 
@@ -29,6 +29,11 @@ from k3swatch.model.xt import Multiport, Ports
             [XtMatch("tcp", 0, b"", Ports(6, destination=(80, 90), invert_destination=True))],
             None,
             id="inverted",
+        ),
+        pytest.param(
+            [Payload(1, 2, 2, 2), Lookup("__map0", 1, dreg=0), Payload(1, 2, 2, 2), Cmp(1, 0, b"\0\x50")],
+            None,
+            id="a verdict map before it",
         ),
         pytest.param([XtMatch("multiport", 1, b"", Multiport(1, ((80, 80),)))], ((80, 80),), id="multiport"),
         pytest.param([XtMatch("multiport", 1, b"", Multiport(2, ((80, 80),)))], None, id="either port"),
