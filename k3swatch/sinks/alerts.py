@@ -16,7 +16,6 @@ from typing import Any
 
 from k3swatch.model.incident import Incident, Transition
 from k3swatch.model.words import State
-from k3swatch.view.catalog import Kind
 from k3swatch.view.escape import escape
 from k3swatch.view.message import description, destinations, pod, severity_of, summary
 
@@ -26,8 +25,7 @@ LIMIT = 256  # alerts
 
 NAMES = {State.DIVERTED: "K3swatchPortDiverted", State.BLOCKED: "K3swatchPortBlocked"}
 UNKNOWN = "K3swatchPortUnknown"
-RUNBOOKS = {State.DIVERTED: Kind.DIVERTED, State.BLOCKED: Kind.BLOCKED}
-RUNBOOK = "/usr/share/doc/k3swatch/journal.md#"  # where the package puts docs/journal.md
+RUNBOOK = "/usr/share/doc/k3swatch/runbooks/"  # where the package puts docs/runbooks
 
 Key = tuple[tuple[str, str], ...]
 
@@ -97,7 +95,7 @@ class Board:
             "rule": escape(step.rule) if step else "",
             "chain": escape(f"{step.family} {step.table} {step.chain}") if step else "",
             "pod": escape(pod(incident) or ""),
-            "runbook_url": f"{RUNBOOK}{RUNBOOKS.get(incident.state, Kind.UNKNOWN)}",
+            "runbook_url": f"{RUNBOOK}{NAMES.get(incident.state, UNKNOWN)}.md",
         }
         annotations = {name: value for name, value in annotations.items() if value}
         for destination in destinations(incident.findings)[:PLACES] or [""]:

@@ -35,7 +35,7 @@ def test_a_firing_alert(make: Any) -> None:
     assert notes["rule"] == "tcp dport 6443 dnat to 10.42.0.244:6443"
     assert notes["chain"] == "ip nat CNI-DN-00ae1f04b10f949419f13"
     assert "https://127.0.0.1:6444" in notes["description"]
-    assert notes["runbook_url"].endswith("journal.md#port-diverted")
+    assert notes["runbook_url"].endswith("/runbooks/K3swatchPortDiverted.md")
     assert board.payload(5000.0, HOLD)[0]["endsAt"] == "1970-01-01T01:27:20.000Z"
 
 
