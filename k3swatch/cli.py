@@ -113,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     status = commands.add_parser("status", help="ask the running daemon")
     status.set_defaults(command=_status)
+    history = commands.add_parser("history", help="past incidents, newest last; no daemon needed")
+    history.set_defaults(command=_history)
+    history.add_argument("--since", metavar="WHEN", help="2h, 1d, 2026-11-23, 2026-11-23T07:12; default: all")
     demo = commands.add_parser("demo", help="the incident, for real, in private network namespaces")
     demo.set_defaults(command=_demo)
     config = commands.add_parser("config", help="look at a configuration file")
@@ -121,13 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     config_check.set_defaults(command=_config_check)
     config_check.add_argument("file", metavar="FILE")
 
-    for command in (run, check, explain, status):
+    for command in (run, check, explain, status, history):
         command.add_argument(
             "--config", metavar="FILE", help="default: /etc/k3swatch/config.yaml, when there is one"
         )
     for command in (run, check, explain):
         command.add_argument("--root", metavar="DIR", default="/", help="read this host's files below DIR")
-    for command in (check, explain, status):
+    for command in (check, explain, status, history):
         command.add_argument("--format", choices=("text", "json"), default="text")
     return top
 
@@ -215,6 +218,26 @@ def _status(args: argparse.Namespace) -> int:
     document = status.parse(ask(config.control.socket))
     print(json.dumps(document, indent=2) if args.format == "json" else status.text(document, _colour()))
     return exit_status(document["state"])
+
+
+def _history(args: argparse.Namespace) -> int:
+    import time
+
+    from k3swatch.config.words import since
+    from k3swatch.sinks.past import past
+    from k3swatch.view import document, history
+
+    now = time.time()
+    try:
+        start = since(args.since, now) if args.since is not None else 0.0
+    except ValueError as error:
+        raise UsageError(f"--since: {error}") from error
+    found = past(_config(args).state.path, start)
+    if args.format == "json":
+        print(document.dumps(history.to_json(found, start)))
+    else:
+        print(history.text(found, now, start, _colour()))
+    return OK
 
 
 def _demo(args: argparse.Namespace) -> int:

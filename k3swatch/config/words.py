@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import string
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from k3swatch.config.settings import ListenAddress
@@ -91,6 +92,23 @@ def port_spec(text: str) -> ProtectedPort:
         raise ValueError(f"{text}: want tcp/PORT or udp/PORT, as in tcp/6443")
     port = _number(number, 1)
     return ProtectedPort(f"{protocol}-{port}", port, Protocol(protocol))
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def since(text: str, now: float) -> float:
+    """`90s`, `30m`, `2h`, `1d`, `1w` ago; `2026-11-23`, `2026-11-23T07:12` (local): seconds since the epoch."""
+    number, unit = text[:-1], text[-1:]
+    if unit in _SECONDS and number.isascii() and number.isdigit() and len(number) <= 9:
+        return max(0.0, now - int(number) * _SECONDS[unit])
+    try:
+        at = datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{text}: want 2h, 1d or a date, as in 2026-11-23 or 2026-11-23T07:12") from None
+    if at > now:
+        raise ValueError(f"{text} has not been yet")
+    return max(0.0, at)
 
 
 def _number(text: str, low: int) -> int:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from k3swatch.errors import SourceError
+from k3swatch.model.history import Told
 from k3swatch.model.incident import Transition
 from k3swatch.sinks.codec import encode
 from k3swatch.view.message import message
@@ -29,18 +29,6 @@ CREATE TABLE IF NOT EXISTS transitions (
     port TEXT NOT NULL, change TEXT NOT NULL, state TEXT NOT NULL, message TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS transitions_at ON transitions (at);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One row of history: what was told, when. `state` is the port's state after it."""
-
-    at: float
-    incident: str
-    port: str
-    change: str
-    state: str
-    message: str
 
 
 class Database:

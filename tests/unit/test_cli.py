@@ -47,7 +47,7 @@ def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
         (["check", "--config", "/absent"], 78, "/absent: No such file or directory"),
         (["config", "check", "/absent"], 78, "/absent: No such file or directory"),
         (["run", "--config", "/absent"], 78, "/absent: No such file or directory"),
-        (["history"], 64, "invalid choice"),
+        (["history", "--since", "soon"], 64, "--since: soon: want 2h, 1d or a date"),
         (["restore", "tcp/6443"], 64, "invalid choice"),
         (["guard", "on", "tcp/6443"], 64, "invalid choice"),
     ],
