@@ -16,7 +16,8 @@ from k3swatch.incident.picture import Groups, as_last_read, group, notable, read
 from k3swatch.incident.record import Record
 from k3swatch.incident.table import Phase, Signal, move
 from k3swatch.incident.timer import Elapsed
-from k3swatch.model.finding import Finding, Observation, PortVerdict
+from k3swatch.incident.who import Known, Subject, committed_by, process_of, subject
+from k3swatch.model.finding import Culprit, Finding, Observation, PortVerdict
 from k3swatch.model.flow import Flow
 from k3swatch.model.incident import Change, Incident, Transition
 from k3swatch.model.port import ProtectedPort
@@ -37,8 +38,13 @@ class Engine:
         self._records: dict[Key, Record] = {}
         self._time = Elapsed()
         self._flows_visible = True
+        self._raw: Observation | None = None
         self._seen = Observation(verdicts=(), generation=None)
+        self._known = Known()
         for incident in incidents:
+            for finding in incident.findings:
+                if finding.culprit is not None and finding.culprit.receiver:
+                    self._known.learn(subject(finding), finding.culprit)
             phase = Phase.OPEN if incident.open else Phase.RESOLVED
             self._records[key_of(incident)] = Record(incident, _port_of(incident), phase, told=incident)
 
@@ -57,7 +63,29 @@ class Engine:
     def observe(self, observation: Observation, now: float) -> list[Transition]:
         """Take one evaluation of all ports. A port it does not have is no longer protected."""
         self._time.advance(now)
-        self._seen = readable(observation)
+        self._raw = observation
+        return self._judge(observation, now)
+
+    def attributed(self, learned: Iterable[tuple[Subject, Culprit]], now: float) -> list[Transition]:
+        """Take what was found out about receivers: told as a change, once, where it is news."""
+        self._time.advance(now)
+        for about, culprit in learned:
+            self._known.learn(about, culprit)
+        steps: list[Step] = []
+        for record in [each for each in self._records.values() if each.incident.flow_only and each.present]:
+            findings = tuple(map(self._known.told, record.incident.findings))
+            if all(allowed(record.port, finding) for finding in findings):
+                steps += self._signal(record, Signal.GONE, now)
+            elif material(findings) != material(record.incident.findings):
+                steps += self._appear(record.port, record.incident.cause, findings, now, flow_only=True)[1]
+        told = self._tell(steps, now)
+        if self._raw is None:
+            return told
+        # what was seen last, seen with other eyes: no commit is behind it
+        return told + self._judge(replace(self._raw, committed_at=None, committer=None, process=None), now)
+
+    def _judge(self, observation: Observation, now: float) -> list[Transition]:
+        self._seen = readable(self._told(observation))
         if self._seen.generation is None:
             for record in self._records.values():
                 record.hidden = True
@@ -78,6 +106,7 @@ class Engine:
         """Take one diverted connection, explained or not; one to a port that is not protected changes nothing."""
         self._time.advance(now)
         timed, steps = self._timers(now), []
+        finding = self._known.told(finding)
         verdict = self._verdict(port_name)
         if verdict is not None and notable(finding) and not allowed(verdict.port, finding):
             steps = self._arrived(verdict.port, finding, flow, now)
@@ -133,6 +162,11 @@ class Engine:
         state = worst([finding.state for finding in findings])
         committer = None if flow_only else self._seen.committer
         record = self._records.get((port.name, cause))
+        if record is None or not record.present:
+            process = None if flow_only else self._seen.process
+        else:
+            process = process_of(record.incident.findings)
+        findings = tuple(committed_by(finding, process) for finding in findings)
         if record is None:
             name = incident_id(port.name, cause, now)
             incident = Incident(name, port.name, port.spec, port.severity, state, cause, findings, now, now)
@@ -258,11 +292,21 @@ class Engine:
     def _verdict(self, port: str) -> PortVerdict | None:
         return next((verdict for verdict in self._seen.verdicts if verdict.port.name == port), None)
 
+    def _told(self, observation: Observation) -> Observation:
+        """The observation with the receivers that are known."""
+        verdicts = (
+            replace(verdict, findings=tuple(map(self._known.told, verdict.findings)))
+            for verdict in observation.verdicts
+        )
+        return replace(observation, verdicts=tuple(verdicts))
+
     def _complete(self, verdict: PortVerdict) -> PortVerdict:
         confirmed, extra = set(), []
+        process: dict[tuple[str, ...], str | None] = {}
         seen = {finding.cause for finding in verdict.findings}
         for record in self._of(verdict.port.name):
             incident = record.incident
+            process[incident.cause] = process_of(incident.findings) if record.present else None
             if incident.confirmed_at is not None:
                 confirmed.add(incident.cause)
             if record.present and incident.cause not in seen:
@@ -271,6 +315,7 @@ class Engine:
                 elif incident.flow_only:
                     extra += incident.findings
         findings = [with_flow(each) if each.cause in confirmed else each for each in verdict.findings]
+        findings = [committed_by(each, process.get(each.cause)) for each in findings]
         return replace(verdict, findings=(*findings, *extra))
 
     def _forget(self) -> None:

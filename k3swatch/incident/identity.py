@@ -41,7 +41,7 @@ def material(findings: Iterable[Finding]) -> frozenset[object]:
     """What people would act on: two incidents with equal `material` need no second message.
 
     Left out: handles, packet counters, generations and evidence. kube-proxy gives every rule a new handle at each
-    sync, and a first flow is told as `confirmed`.
+    sync, and a first flow is told as `confirmed`. Of the culprit only the receiver counts, not how it became known.
     """
     return frozenset(
         (
@@ -55,6 +55,7 @@ def material(findings: Iterable[Finding]) -> frozenset[object]:
             finding.certain,
             finding.shadowed,
             tuple(_step(step) for step in finding.path),
+            finding.culprit.receiver if finding.culprit else (),
         )
         for finding in findings
     )

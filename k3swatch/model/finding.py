@@ -23,15 +23,28 @@ class PathStep:
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """Who receives the traffic, and who committed the rule. Filled in by attribution; None fields are not known."""
+    """Who receives the traffic, and who committed the rule. Filled in by attribution; None fields are not known.
 
-    pod: str | None = None
-    owner: str | None = None
-    service: str | None = None
-    container: str | None = None
-    process: str | None = None
+    `confidence` is `high` when independent sources agree, `medium` when one says so, `low` when it is no more than a
+    name or when sources contradict each other; `notes` then say how. It is about the receiver, not the process.
+    """
+
+    pod: str | None = None  # namespace/name
+    owner: str | None = None  # DaemonSet/name
+    service: str | None = None  # namespace/name
+    container: str | None = None  # its id, or docker:name
+    process: str | None = None  # in words
     confidence: str = "low"
     sources: tuple[str, ...] = ()
+    forwards: str | None = None  # where a ServiceLB pod sends the connections on, `10.43.49.200:6443`
+    left_behind: bool = False  # two sources agree: what the rule was made for is gone
+    notes: tuple[str, ...] = ()
+
+    @property
+    def receiver(self) -> tuple[str | bool | None, ...]:
+        """What a person would act upon; empty when no receiver is known."""
+        known = (self.pod, self.owner, self.service, self.container)
+        return (*known, self.left_behind) if any(known) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +130,7 @@ class Observation:
     committed_at: float | None = None  # CLOCK_REALTIME seconds of the commit that caused it, when known
     committer: tuple[int, str] | None = None  # pid and comm from NEWGEN
     warnings: tuple[str, ...] = field(default=())  # one line each, for a person
+    process: str | None = None  # who the committer was, in words, as far as /proc told in time
 
     @property
     def state(self) -> State:

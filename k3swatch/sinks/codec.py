@@ -87,6 +87,7 @@ def _finding(document: Document) -> Finding:
 def _culprit(document: Document) -> Culprit:
     values = _known(Culprit, document)
     values["sources"] = _strings(values.get("sources", ()))
+    values["notes"] = _strings(values.get("notes", ()))
     return Culprit(**values)
 
 

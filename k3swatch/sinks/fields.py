@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from k3swatch.model.finding import Finding
+from k3swatch.model.finding import Culprit, Finding
 from k3swatch.model.incident import Change, Event, Incident, Notice, Transition
 from k3swatch.sinks.native import valid
 from k3swatch.view.catalog import COPIED, ENTRIES, Kind, kind_of, kind_of_notice
@@ -124,6 +124,18 @@ def _findings(findings: tuple[Finding, ...]) -> Iterator[Field]:
         for key, text in (("POD", who.pod), ("OWNER", who.owner), ("SERVICE", who.service)):
             if text:
                 yield f"K3SWATCH_{key}", text
+        yield from _more(who)
+
+
+def _more(who: Culprit) -> Iterator[Field]:
+    if who.receiver:
+        yield "K3SWATCH_CONFIDENCE", f"{who.confidence}: {', '.join(who.sources)}"
+        yield "K3SWATCH_LEFT_BEHIND", str(int(who.left_behind))
+    for key, text in (("CONTAINER", who.container), ("FORWARDS", who.forwards), ("PROCESS", who.process)):
+        if text:
+            yield f"K3SWATCH_{key}", text
+    for note in who.notes[:LIMIT]:
+        yield "K3SWATCH_NOTE", note
 
 
 def _origin(incident: Incident) -> Iterator[Field]:

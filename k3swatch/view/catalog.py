@@ -143,8 +143,9 @@ See the entry that opened incident @WATCH_INCIDENT@ for the cause and the cure:
         "What happens to @WATCH_PORT@ has changed",
         """\
 The same cause, but it holds for other addresses, from elsewhere, under other conditions, by
-another path of rules, or it is more or less certain than before. Also said when a second cause
-takes over from the first, and when a flapping one has settled.
+another path of rules, or it is more or less certain than before. Also said when it became known
+which pod and Service take the connections (their files are written after the rule), when a second
+cause takes over from the first, and when a flapping one has settled.
 
     journalctl K3SWATCH_INCIDENT=@WATCH_INCIDENT@""",
     ),
@@ -271,10 +272,16 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ("K3SWATCH_POD", "the pod that receives the traffic"),
     ("K3SWATCH_OWNER", "the pod's owner"),
     ("K3SWATCH_SERVICE", "the Service behind it"),
+    ("K3SWATCH_CONTAINER", "the container's id"),
+    ("K3SWATCH_FORWARDS", "where a ServiceLB pod sends the connections on"),
+    ("K3SWATCH_CONFIDENCE", "how sure pod and Service are, and from which sources"),
+    ("K3SWATCH_LEFT_BEHIND", "1 when two sources agree that what the rule was made for is gone"),
+    ("K3SWATCH_NOTE", "what contradicts, or could not be read"),
     ("K3SWATCH_CONNECTIONS", "diverted connections seen so far"),
     ("K3SWATCH_GENERATION", "the nf_tables generation"),
     ("K3SWATCH_PID", "the process that committed the rule"),
     ("K3SWATCH_COMM", "its name"),
+    ("K3SWATCH_PROCESS", "its command line, its parents and its unit, if it was still there to be looked at"),
     ("K3SWATCH_FLAPS", "how often the cause came back"),
     (
         "WATCH_PORT",

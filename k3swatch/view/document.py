@@ -93,6 +93,9 @@ def culprit(who: Culprit | None) -> Document | None:
         "process": who.process,
         "confidence": who.confidence,
         "sources": list(who.sources),
+        "forwards": who.forwards,
+        "left_behind": who.left_behind,
+        "notes": list(who.notes),
     }
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from k3swatch.model.finding import Finding, Observation, PathStep, PortVerdict
+from k3swatch.model.finding import Culprit, Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.words import Evidence, Mechanism, State, Vantage
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import WIDTH, clip, coloured, some, wrap
+from k3swatch.view.who import receiver, sure, taker
 
 HEIGHT = 23  # the prompt takes the last line
 _BLIND_TOOLS = "ss, lsof and netstat cannot show this: rules act before any socket is asked."
@@ -25,11 +26,17 @@ class _Detail:
 
     comments: bool
     blanks: bool
+    hints: bool = True
 
 
 def text(observation: Observation, colour: bool = False, height: int = HEIGHT) -> str:
     """All verdicts of the observation explained; with less detail when that makes it fit `height` lines."""
-    for detail in (_Detail(True, True), _Detail(False, True), _Detail(False, False)):
+    for detail in (
+        _Detail(True, True),
+        _Detail(False, True),
+        _Detail(False, False),
+        _Detail(False, False, hints=False),
+    ):
         lines = [
             line
             for verdict in observation.verdicts
@@ -62,7 +69,7 @@ def _verdict(verdict: PortVerdict, observation: Observation, detail: _Detail, co
         lines += blank + _cause(group, f"[{number}] " if len(groups) > 1 else "", detail)
     unaffected = _unaffected(verdict)
     lines += blank + unaffected if unaffected else []
-    if any(finding.state is State.DIVERTED and finding.rule for finding in verdict.findings):
+    if detail.hints and any(each.state is State.DIVERTED and each.rule for each in verdict.findings):
         lines.append(_BLIND_TOOLS)
     lines += [
         line for warning in observation.warnings for line in wrap(escape(warning), "Warning: ", "  ", 2)
@@ -74,7 +81,10 @@ def _cause(group: Sequence[Finding], number: str, detail: _Detail) -> list[str]:
     acting = [finding for finding in group if not finding.shadowed]
     waiting = [finding for finding in group if finding.shadowed]
     lines = _headline(group, number)
-    if not detail.comments:
+    taken = receiver(group)
+    if taken is not None:
+        lines += _taken(taken, brief=not detail.blanks)
+    elif not detail.comments:
         lines += [clip(f'  "{escape(comment)}"', WIDTH) for comment in _telling_comment(group[0])]
     for who, findings in (("for", acting), ("next in line for", waiting)):
         if findings:
@@ -89,6 +99,13 @@ def _cause(group: Sequence[Finding], number: str, detail: _Detail) -> list[str]:
             lines += _path(finding.path, {_place(one.path[0]): one for one in twins}.values(), detail)
             told.append(finding)
     return lines
+
+
+def _taken(culprit: Culprit, brief: bool) -> list[str]:
+    lines = wrap(f"taken by: {taker(culprit, brief)} {sure(culprit, brief)}", "  ", "    ", 4)
+    if culprit.forwards and not brief:
+        lines += wrap(f"which sends it on to {escape(culprit.forwards, 80)}", "    ", "    ", 1)
+    return lines + [line for note in culprit.notes for line in wrap(escape(note), "    ", "    ", 2)]
 
 
 def _headline(group: Sequence[Finding], number: str) -> list[str]:

@@ -6,11 +6,13 @@ All text that came from the kernel or from a container goes through `escape`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from k3swatch.model.finding import Finding, PortVerdict
+from k3swatch.model.finding import Culprit, Finding, PortVerdict
 from k3swatch.model.incident import Change, Incident, Transition
 from k3swatch.model.words import Mechanism, State, Vantage
 from k3swatch.view.escape import escape
+from k3swatch.view.who import process, receiver, sure, taker
 
 TEXT = 200  # characters of a rule or a reason
 SHOWN = 3  # addresses, conditions: so many are named, the rest counted
@@ -56,6 +58,9 @@ def message(transition: Transition) -> str:
     if all(finding.shadowed for finding in incident.findings):
         lead = f"{subject}: a second cause waits behind the first and would take over{_target(incident)}"
         return f"{lead}{_whom(incident)}{_how(incident)}"
+    learned = _learned(transition)
+    if learned is not None:
+        return f"{subject} is still {_short(incident)}: taken by {taker(learned)} {sure(learned)}"
     if transition.change is Change.CHANGED:
         return f"{subject} is still {_short(incident)}, now{_whom(incident) or ' otherwise'}{_how(incident)}"
     again = " again" if incident.flaps else ""
@@ -76,9 +81,13 @@ def description(incident: Incident) -> str:
         f"{escape(step.rule, TEXT)}"
         for number, step in enumerate(first.path[:12], 1)
     ]
-    receiver = pod(incident)
-    if receiver:
-        lines.append(f"Received by: {escape(receiver, TEXT)}.")
+    who, by = receiver(incident.findings), process(incident.findings)
+    if who is not None:
+        lines.append(f"Taken by: {taker(who)} {sure(who)}.")
+        lines += [f"It sends them on to {escape(who.forwards, TEXT)}."] if who.forwards else []
+        lines += [f"But: {escape(note, TEXT)}." for note in who.notes]
+    if by:
+        lines.append(f"Committed by: {escape(by, 2 * TEXT)}.")
     if incident.state is not State.UNKNOWN and incident.spec == "tcp/6443":
         lines.append(WORKS)
     return "\n".join(lines)
@@ -86,10 +95,8 @@ def description(incident: Incident) -> str:
 
 def pod(incident: Incident) -> str | None:
     """Who receives the traffic, as far as attribution knows: the pod, else the container."""
-    for finding in incident.findings:
-        if finding.culprit and (finding.culprit.pod or finding.culprit.container):
-            return finding.culprit.pod or finding.culprit.container
-    return None
+    who = receiver(incident.findings)
+    return who.pod or who.container if who is not None else None
 
 
 def whom(findings: Sequence[Finding]) -> str:
@@ -112,6 +119,21 @@ def duration(seconds: float) -> str:
             rest = whole % size // small
             return f"{whole // size} {unit}" + (f" {rest} {name}" if rest else "")
     return f"{whole} s"
+
+
+def _learned(transition: Transition) -> Culprit | None:
+    """The receiver, when that it became known is all that changed."""
+    before = transition.previous
+    who = receiver(transition.incident.findings)
+    if transition.change is not Change.CHANGED or before is None or who is None:
+        return None
+    now, then = (_but_culprit(each) for each in (transition.incident, before))
+    return who if now == then and receiver(before.findings) != who else None
+
+
+def _but_culprit(incident: Incident) -> list[Finding]:
+    """Findings as far as words tell them apart."""
+    return [replace(each, culprit=None, path=(), evidence=frozenset()) for each in incident.findings]
 
 
 def _some(items: Sequence[str]) -> str:
@@ -165,9 +187,9 @@ def _how(incident: Incident) -> str:
     else:
         place = f"{step.family} {escape(step.table, 64)} {escape(step.chain, 64)} handle {step.handle}"
         words = f': rule "{escape(step.rule, TEXT)}" in {place}' + (f" ({escape(why, TEXT)})" if why else "")
-    receiver = pod(incident)
-    if receiver:
-        words += f", received by {escape(receiver, 120)}"
+    who = receiver(incident.findings)
+    if who is not None:
+        words += f", taken by {taker(who, brief=True)}"
     if incident.committer:
         words += f", by {escape(incident.committer[1], 32)} (pid {incident.committer[0]})"
     return words

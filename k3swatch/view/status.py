@@ -71,6 +71,14 @@ def _incident(one: dict[str, Any]) -> list[str]:
         rule = path[-1]
         place = " ".join(_word(rule.get(key)) for key in ("family", "table", "chain"))
         lines.append(f"  by {place} #{_word(rule.get('handle'))}: {_word(rule.get('rule'))}")
+    who = findings[0].get("culprit") or {}
+    pairs = ((f"{key} {_word(who[key])}") for key in ("pod", "owner", "service", "container") if who.get(key))
+    known = ", ".join(pairs)
+    if known:
+        confidence, sources = _word(who.get("confidence")), ", ".join(map(_word, who.get("sources") or ()))
+        lines.append(f"  taken by: {known} [{confidence}: {sources}]")
+    if who.get("process"):
+        lines.append(f"  committed by: {_word(who['process'])}")
     return lines
 
 

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "decode": {"model", "errors"},
     "live": {"sources", "decode", "model", "errors", "clock"},
     "evaluate": {"model", "errors"},
-    "attribute": {"model", "errors"},
+    "attribute": {"model", "errors", "clock"},
     "incident": {"model", "errors"},
     "view": {"model", "errors"},
     "sinks": {"model", "errors", "clock", "view"},

@@ -31,7 +31,7 @@ def test_opened_again_under_conditions_uncertain_and_received(make: Any) -> None
     )
     assert message(make.transition(Change.OPENED, make.incident(finding, flaps=1))) == (
         "tcp/6443 (k3s-api) may be DIVERTED again to 10.42.0.244:6443 for 192.168.1.233 from outside "
-        f"(only from 10.42.0.0/24): {RULE} (rule 3: match xyz is not understood), received by kube-system/svclb-x, "
+        f"(only from 10.42.0.0/24): {RULE} (rule 3: match xyz is not understood), taken by pod kube-system/svclb-x, "
         "by iptables (pid 4242)"
     )
 

@@ -191,7 +191,7 @@ def test_explain_stays_within_the_screen_whatever_comes() -> None:
             [
                 "tcp/6443 (k3s-api): diverted (generation 42)",
                 "  diverted: external 192.168.1.233 to 10.42.0.244:6443 by dnat only from 10.42.0.0/24 "
-                "rule ip nat CNI-DN-8e53e6ce9e633f6853fe9 #15 (seen)",
+                "rule ip nat CNI-DN-8e53e6ce9e633f6853fe9 #15 (seen) taken by pod kube-system/svclb-x [high]",
             ],
         ),
         ("delivered", ["tcp/6443 (k3s-api): delivered (generation 42)"]),

@@ -1,0 +1,231 @@
+"""The receiver of a diverted connection: clues of the rules and files of the node, each checked against another.
+
+Two questions are kept apart, because a stale rule answers them differently: for whom the rule was made (its comment,
+the hash in its chain's name), and whose the address is now (host-local's lease, the CNI cache). When they are one,
+that is the receiver. When not, the address decides who receives, and the rule was left behind if its container is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from k3swatch.attribute import cni, docker, oci, pods
+from k3swatch.attribute.clues import Clues, certainty, clues, cni_chain
+from k3swatch.attribute.cni import Pod
+from k3swatch.attribute.kine import Kine
+from k3swatch.attribute.root import Root
+from k3swatch.attribute.service import serve
+from k3swatch.model.finding import Culprit, Finding
+from k3swatch.model.words import State
+
+SETTLED = 30.0  # seconds after which a lease or a cache file is no part of a pod that is just being made
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one look found out. `settled`: another look soon will not tell more.
+
+    `orphaned_from`: kine has no such Service any more; if kube-proxy has no rule for these ClusterIPs either, the pod
+    is an orphan.
+    """
+
+    culprit: Culprit
+    settled: bool
+    orphaned_from: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Case:
+    """What is gathered about one finding. `against` are contradictions: any makes the answer `low`."""
+
+    clues: Clues
+    sources: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    against: list[str] = field(default_factory=list)
+    pod: Pod | None = None
+    tasks: str | None = None  # containerd's directory with the sandbox
+
+    def source(self, *names: str) -> None:
+        """These said so."""
+        self.sources += [name for name in names if name not in self.sources]
+
+
+def receiver(
+    finding: Finding, root: Root, services: Collection[str] = (), thorough: bool = True
+) -> Answer | None:
+    """Who receives what `finding` diverts; None when nothing is known.
+
+    `services` are those that rules of other findings name. `thorough` also looks through the network namespaces of
+    all processes when no file tells the pod.
+    """
+    if finding.state is not State.DIVERTED:
+        return None
+    case = Case(clues(finding))
+    maker, holder = _maker(case, root), _holder(case, root)
+    container = holder or maker
+    if container:
+        _identify(case, root, container)
+    if case.pod is None and thorough and case.clues.address is not None:
+        container = _by_namespace(case, root) or container
+    left_behind = _left_behind(case, root, maker, holder) if maker and thorough else False
+    if case.clues.docker and container is None and case.clues.address is not None:
+        container = docker.of_address(root, case.clues.address)
+        case.source(*["docker"] if container else [])
+    with Kine(root) as kine:
+        served = serve(case.pod, case.clues.service, services, kine)
+    if case.clues.service:
+        case.source("kube-proxy", *["chain-hash"] if case.clues.service_hashed else [])
+    case.source(*served.sources)
+    case.notes += served.notes
+    if not (container or served.service):
+        return None
+    culprit = Culprit(
+        pod=case.pod.path if case.pod else None,
+        owner=served.owner,
+        service=served.service,
+        container=container,
+        confidence=_confidence(case, served.confirmed),
+        sources=tuple(case.sources),
+        forwards=_forwards(case, root, container, finding),
+        left_behind=left_behind,
+        notes=(*case.against, *case.notes, *root.troubles[:2]),
+    )
+    waits = container is not None or case.clues.cni_chain is not None
+    settled = culprit.confidence == "high" if waits else True
+    gone = _cluster_ips(case, root, container) if served.gone else ()
+    return Answer(culprit, settled, gone)
+
+
+def _maker(case: Case, root: Root) -> str | None:
+    """The container the rule was made for."""
+    said, chain = case.clues.container, case.clues.cni_chain
+    if said:
+        case.source("rule-comment")
+    if chain is None:
+        return said
+    if said and case.clues.network is not None and cni_chain(case.clues.network, said) == chain:
+        case.source("chain-hash")
+        return said
+    hashed = cni.of_chain(root, chain)
+    if hashed:
+        case.source("chain-hash")
+        if said and said not in hashed:
+            case.against.append(
+                f"the rule's comment names container {said[:12]}, its chain is of {hashed[0][:12]}"
+            )
+        return said if said in hashed else hashed[0]
+    if said:
+        case.against.append(f"chain {chain} is not that of the container its rule's comment names")
+    return said
+
+
+def _holder(case: Case, root: Root) -> str | None:
+    """The container that has the address now."""
+    address = case.clues.address
+    if address is None:
+        return None
+    leased = cni.leased(root, address)
+    if leased:
+        case.source("lease")
+        if len(set(leased)) > 1:
+            case.against.append(f"{address} is leased to {len(set(leased))} containers")
+        return leased[0]
+    if root.names(cni.NETWORKS):
+        return None  # host-local gives the addresses here, and it did not give this one
+    cached = cni.of_address(root, address)
+    return cached.container if cached else None
+
+
+def _identify(case: Case, root: Root, container: str) -> None:
+    """The pod of a container, by the CNI cache and by containerd."""
+    cached, sandbox = cni.cached(root, container), oci.sandbox(root, container)
+    address = case.clues.address
+    if cached is not None:
+        case.source("cni-cache")
+        case.pod = cached.pod
+        if address is not None and cached.addresses and address not in cached.addresses:
+            case.against.append(f"the CNI cache does not give {address} to container {container[:12]}")
+    if sandbox is not None:
+        case.tasks = sandbox.tasks
+        if sandbox.pod is not None:
+            case.source("containerd")
+            if case.pod is not None and case.pod != sandbox.pod:
+                case.against.append(f"the CNI cache says {case.pod.path}, containerd says {sandbox.pod.path}")
+            case.pod = sandbox.pod  # it runs; the cache may be of another life
+    if case.pod is not None and pods.log_directory(root, case.pod):
+        case.source("pod-logs")
+
+
+def _by_namespace(case: Case, root: Root) -> str | None:
+    """The pod by its processes' network namespace; its container, when the cgroup says it."""
+    assert case.clues.address is not None
+    found = pods.with_address(root, case.clues.address)
+    if not isinstance(found, pods.Process):
+        return None
+    case.source("netns")
+    case.pod = pods.by_uid(root, found.uid)
+    case.source(*["pod-logs"] if case.pod else [])
+    return found.container
+
+
+def _left_behind(case: Case, root: Root, maker: str, holder: str | None) -> bool:
+    """Whether the container the rule was made for is gone: two sources must agree. Says what it saw."""
+    if holder is not None and holder != maker:
+        note = f"the rule was made for container {maker[:12]}, but {case.clues.address} is leased to {holder[:12]}"
+        if oci.running(root, maker) is False:
+            case.notes.append(f"left behind: {note}, and containerd has no {maker[:12]} any more")
+            return True
+        case.against.append(note)
+        return False
+    address = case.clues.address
+    if address is None or oci.running(root, maker) is not False or not _old(root, maker, str(address)):
+        return False
+    if pods.with_address(root, address) is not False:
+        return False
+    case.notes.append(f"left behind: containerd has no container {maker[:12]}, and no pod has {address}")
+    return True
+
+
+def _old(root: Root, container: str, address: str) -> bool:
+    """Whether the container cannot be one that is just being started: its rule comes before its task."""
+    networks = root.names(cni.NETWORKS)
+    ages = [root.age(f"{cni.NETWORKS}/{network}/{address}") for network in networks[:64]]
+    cached = cni.cached(root, container)
+    ages += [root.age(f"{cni.RESULTS}/{cached.file}")] if cached else []
+    known = [age for age in ages if age is not None]
+    # no lease although host-local gives the addresses: it was given back
+    return min(known) > SETTLED if known else bool(networks)
+
+
+def _confidence(case: Case, confirmed: bool) -> str:
+    if case.against:
+        return "low"
+    if case.pod is not None:
+        rule = {"rule-comment", "chain-hash"} & set(case.sources)
+        files = {"lease", "cni-cache", "containerd", "netns"} & set(case.sources)
+        return "high" if len(files) + bool(rule) >= 2 else "medium"
+    if case.clues.service is not None:
+        found = certainty(case.clues)
+        return "high" if confirmed and found == "medium" else found
+    return "medium" if len(case.sources) > 1 else "low"
+
+
+def _forwards(case: Case, root: Root, container: str | None, finding: Finding) -> str | None:
+    port = (finding.destination or "").rpartition(":")[2]
+    for each in _forwarders(case, root, container):
+        if str(each.port) == port:
+            address = each.addresses[0]
+            return f"[{address}]:{each.to}" if ":" in address else f"{address}:{each.to}"
+    return None
+
+
+def _cluster_ips(case: Case, root: Root, container: str | None) -> tuple[str, ...]:
+    return tuple(address for each in _forwarders(case, root, container) for address in each.addresses)
+
+
+def _forwarders(case: Case, root: Root, container: str | None) -> list[oci.Forwarder]:
+    """Only a ServiceLB pod's containers are looked for: that reads every task's configuration."""
+    if container is None or case.tasks is None or case.pod is None or pods.svclb(case.pod.name) is None:
+        return []
+    return oci.forwarders(root, container, case.tasks)

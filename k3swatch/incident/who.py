@@ -1,0 +1,77 @@
+"""What has been learned about who: kept apart from the findings, which are made anew at every look. Pure.
+
+Attribution comes later than the alert: the pod's files are written milliseconds after the rule. What it learns is
+remembered by `subject` and put on every finding it is about, now and at the next looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from k3swatch.model.finding import Culprit, Finding
+
+REMEMBERED = 1024  # subjects
+
+Subject = tuple[str | None, ...]
+
+
+def subject(finding: Finding) -> Subject:
+    """What a receiver is looked up by: the destination, and whose rule sends there. The handle may change."""
+    step = finding.rule
+    where = (step.family, step.table, step.chain, step.comment) if step else (None,) * 4
+    return (finding.destination, *where)
+
+
+def fuller(old: Culprit | None, new: Culprit) -> Culprit:
+    """What to believe after another look: one that found less of the same pod takes nothing back."""
+    if old is None or not old.receiver:
+        return new
+    if not new.receiver:
+        return old
+    if new.pod == old.pod if new.pod else new.container == old.container:
+        return replace(
+            new,
+            pod=new.pod or old.pod,
+            owner=new.owner or old.owner,
+            service=_longer(old.service, new.service),
+            container=new.container or old.container,
+            forwards=new.forwards or old.forwards,
+        )
+    return new
+
+
+def _longer(old: str | None, new: str | None) -> str | None:
+    """`default/kubeapi` rather than the bare name that a pod's own name tells."""
+    if old and new and "/" not in new and old.endswith(f"/{new}"):
+        return old
+    return new or old
+
+
+class Known:
+    """Culprits by subject, the oldest forgotten first."""
+
+    def __init__(self) -> None:
+        self._known: dict[Subject, Culprit] = {}
+
+    def learn(self, about: Subject, culprit: Culprit) -> None:
+        """What one look found out; `process` is not part of it (each incident has its own)."""
+        self._known[about] = replace(fuller(self._known.pop(about, None), culprit), process=None)
+        while len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+
+    def told(self, finding: Finding) -> Finding:
+        """The finding with its receiver, when that is known."""
+        culprit = self._known.get(subject(finding))
+        return finding if culprit is None else replace(finding, culprit=culprit)
+
+
+def committed_by(finding: Finding, process: str | None) -> Finding:
+    """The finding with who committed its rule, in words."""
+    if process is None or (finding.culprit is not None and finding.culprit.process == process):
+        return finding
+    return replace(finding, culprit=replace(finding.culprit or Culprit(), process=process))
+
+
+def process_of(findings: tuple[Finding, ...]) -> str | None:
+    """Who committed, as an incident's findings have it."""
+    return next((each.culprit.process for each in findings if each.culprit and each.culprit.process), None)

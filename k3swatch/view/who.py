@@ -1,0 +1,57 @@
+"""Culprits in words: who takes the connections, how sure that is, who committed. Pure; hostile text is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from k3swatch.model.finding import Culprit, Finding
+from k3swatch.view.escape import escape
+
+NAME = 160  # characters of one name
+
+
+def taker(culprit: Culprit, brief: bool = False) -> str:
+    """`pod kube-system/svclb-x-htf6q (DaemonSet svclb-x, Service default/x)`; empty when no receiver is known.
+
+    `brief`: the owner's kind alone, where the pod's name begins with its name anyway.
+    """
+    service = f"Service {escape(culprit.service, NAME)}" if culprit.service else ""
+    if culprit.pod:
+        text = f"pod {escape(culprit.pod, NAME)}"
+    elif culprit.container:
+        named = culprit.container.startswith("docker:")
+        text = f"container {escape(culprit.container if not named else culprit.container[7:], NAME)}"
+        text = text if named else text[:22]  # `container ` and 12 digits, as everybody shows ids
+    else:
+        return service
+    around = [
+        _owner(culprit, brief),
+        service,
+        "left behind by a pod that is gone" if culprit.left_behind else "",
+    ]
+    around = [each for each in around if each]
+    return f"{text} ({', '.join(around)})" if around else text
+
+
+def sure(culprit: Culprit, brief: bool = False) -> str:
+    """`[high: rule-comment, lease, cni-cache]`."""
+    return f"[{culprit.confidence}]" if brief else f"[{culprit.confidence}: {', '.join(culprit.sources)}]"
+
+
+def receiver(findings: Iterable[Finding]) -> Culprit | None:
+    """The first receiver that is known, a pod before anything less."""
+    known = [each.culprit for each in findings if each.culprit is not None and each.culprit.receiver]
+    return next((each for each in known if each.pod), known[0] if known else None)
+
+
+def process(findings: Iterable[Finding]) -> str | None:
+    """Who committed the rule, in words."""
+    return next((each.culprit.process for each in findings if each.culprit and each.culprit.process), None)
+
+
+def _owner(culprit: Culprit, brief: bool) -> str:
+    kind, _, name = (culprit.owner or "").partition("/")
+    pod = (culprit.pod or "").rpartition("/")[2]
+    if brief and name and pod.startswith(f"{name}-"):
+        return escape(kind, NAME)
+    return escape(f"{kind} {name}".strip(), NAME)
