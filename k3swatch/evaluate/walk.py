@@ -7,11 +7,13 @@ how a second cause behind the first is found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate import lookups, native, statements, xtables
+from k3swatch.evaluate.blind import LONG, blind
 from k3swatch.evaluate.cube import Cube, simplify
 from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Handler, Path, perform
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
@@ -20,8 +22,9 @@ from k3swatch.evaluate.prefilter import required_ports
 from k3swatch.evaluate.ranges import Ranges, contains
 from k3swatch.model import expr as nft
 from k3swatch.model.expr import Code, Verdict
+from k3swatch.model.port import Host
 from k3swatch.model.ruleset import ChainRef, Rule, Ruleset
-from k3swatch.model.words import Mechanism
+from k3swatch.model.words import Family, Mechanism
 
 JUMP_STACK = 16  # NFT_JUMP_STACK_SIZE
 MOST_CUBES = 400  # more ways than this through one chain: say that it cannot be told
@@ -82,6 +85,11 @@ def add(states: States, packet: Packet, cubes: Iterable[Cube]) -> None:
     states[packet] = (*states.get(packet, ()), *cubes)
 
 
+def addressed(states: States, daddr: bytes) -> States:
+    """The same packets, sent to `daddr`."""
+    return {replace(packet, daddr=daddr): cubes for packet, cubes in states.items()}
+
+
 def merged(states: States) -> States:
     """The same states with as few cubes as possible."""
     return {packet: simplify(cubes) if len(cubes) > 1 else cubes for packet, cubes in states.items()}
@@ -95,6 +103,8 @@ class Walk:
         self.outcomes: list[Outcome] = []
         self.group = (0, 0)
         self._ports: dict[Rule, Ranges | None] = {}
+        self._blind: dict[tuple[Rule, Family], bool] = {}
+        self._known: dict[Hashable, tuple[States, Result, list[Outcome]]] = {}
         self._index: dict[ChainRef, tuple[Sequence[Rule], dict[bytes, list[int]], list[int]]] = {}
 
     def chain(self, scene: Scene, ref: ChainRef, states: States, stack: tuple[Rule, ...] = ()) -> Result:
@@ -114,16 +124,69 @@ class Walk:
             result.through = states
             return result
         current = states
-        for rule in rules:
-            if not current:
-                break
-            current = self._rule(scene, rule, current, stack, result)
+        for is_blind, run in self._runs(scene, rules):
+            walk = self._remembered if is_blind else self._in_turn
+            current = walk(scene, run, current, stack, result)
         for packet, cubes in current.items():
             add(result.through, packet, cubes)
         result.through, result.accepted = merged(result.through), merged(result.accepted)
         return result
 
-    def _rules(self, ref: ChainRef, states: States) -> Iterable[Rule]:
+    def _in_turn(
+        self, scene: Scene, rules: Iterable[Rule], states: States, stack: tuple[Rule, ...], result: Result
+    ) -> States:
+        """Run rules one after the other; returns the packets that go on behind them."""
+        for rule in rules:
+            if not states:
+                break
+            states = self._rule(scene, rule, states, stack, result)
+        return states
+
+    def _remembered(
+        self, scene: Scene, rules: Sequence[Rule], states: States, stack: tuple[Rule, ...], result: Result
+    ) -> States:
+        """The same for rules that do not look at the destination: walked once, for whatever address comes first.
+
+        An outcome holds nothing of the packet's destination, so it is the same for all addresses.
+        """
+        addresses = {packet.daddr for packet in states}
+        if len(addresses) != 1:
+            return self._in_turn(scene, rules, states, stack, result)
+        run = (rules[0].ref, rules[0].handle, rules[-1].handle, len(rules))
+        ways = tuple(addressed(states, b"").items())
+        view = replace(scene, host=Host())  # a walk is all of one host, and hosts are long to compare
+        key = (view, self.group, stack, run, ways)
+        if key not in self._known:
+            begin, own = len(self.outcomes), Result()
+            after = self._in_turn(scene, rules, states, stack, own)
+            self._known[key] = (after, own, self.outcomes[begin:])
+        else:
+            self.outcomes += self._known[key][2]
+        (daddr,) = addresses
+        after, own, _ = self._known[key]
+        for packet, cubes in addressed(own.through, daddr).items():
+            add(result.through, packet, cubes)
+        for packet, cubes in addressed(own.accepted, daddr).items():
+            add(result.accepted, packet, cubes)
+        return addressed(after, daddr)
+
+    def _runs(self, scene: Scene, rules: Sequence[Rule]) -> Iterator[tuple[bool, Sequence[Rule]]]:
+        """The rules in their order, those that do not look at the destination apart from the others."""
+        if len(rules) < LONG:
+            yield False, rules
+            return
+        for is_blind, run in groupby(rules, key=lambda rule: self._is_blind(rule, scene.family)):
+            yield is_blind, list(run)
+
+    def _is_blind(self, rule: Rule, family: Family) -> bool:
+        if (rule, family) not in self._blind:
+            try:
+                self._blind[rule, family] = blind(self.ruleset.expressions(rule), family)
+            except DecodeError:  # said when the rule is reached, if it is
+                self._blind[rule, family] = False
+        return self._blind[rule, family]
+
+    def _rules(self, ref: ChainRef, states: States) -> Sequence[Rule]:
         """The rules that any of the packets could match: those about other destinations are passed over."""
         if ref not in self._index:
             rules = self.ruleset.rules(ref)
@@ -144,12 +207,12 @@ class Walk:
         self, scene: Scene, rule: Rule, states: States, stack: tuple[Rule, ...], result: Result
     ) -> States:
         """Run one rule; returns the packets that go on with the next one."""
-        exprs = self.ruleset.expressions(rule)
         if rule not in self._ports:
-            self._ports[rule] = required_ports(exprs)
+            self._ports[rule] = required_ports(self.ruleset.expressions(rule))
         ports = self._ports[rule]
         if ports is not None and not any(contains(ports, packet.dport) for packet in states):
             return states
+        exprs = self.ruleset.expressions(rule)
         following: States = {}
         jumping: dict[Verdict, States] = {}
         count = 0
