@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from k3swatch.config import Config
     from k3swatch.model.finding import Observation
     from k3swatch.model.port import Address, Network, ProtectedPort
+    from k3swatch.model.ruleset import Ruleset
     from k3swatch.model.words import State
 
 OK, BAD, UNKNOWN, USAGE, NOPERM, CONFIG = 0, 1, 2, 64, 77, 78  # 64.. as in <sysexits.h>
@@ -138,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     from k3swatch.daemon.loop import run
 
-    run(lambda: _config_path(args))
+    run(lambda: _config_path(args), args.root)
     return OK
 
 
@@ -266,12 +267,14 @@ def _look(args: argparse.Namespace, ports: Sequence[ProtectedPort]) -> Observati
 
         snapshot = SnapshotRuleset.load(args.snapshot)
         observation = observe(snapshot, snapshot.host, ports, SystemClock(), source)
+        # this host's files tell nothing about another's pods, whose addresses are the same
+        observation = _attributed(observation, args.root if args.root != "/" else None, snapshot)
     else:
-        observation = _look_here(ports, source)
+        observation = _look_here(args.root, ports, source)
     return replace(observation, verdicts=tuple(map(without_allowed, observation.verdicts)))
 
 
-def _look_here(ports: Sequence[ProtectedPort], source: Address | None) -> Observation:
+def _look_here(root: str, ports: Sequence[ProtectedPort], source: Address | None) -> Observation:
     from k3swatch.clock import SystemClock
     from k3swatch.daemon.observe import observe, unknown
     from k3swatch.live.host import read_host
@@ -280,11 +283,21 @@ def _look_here(ports: Sequence[ProtectedPort], source: Address | None) -> Observ
 
     try:
         with NftablesSource() as nftables:
-            return observe(LiveRuleset(nftables), read_host, ports, SystemClock(), source)
+            ruleset = LiveRuleset(nftables)
+            return _attributed(observe(ruleset, read_host, ports, SystemClock(), source), root, ruleset)
     except NotPermitted:
         raise
     except SourceError as error:
         return unknown(ports, f"the ruleset could not be read: {error}", read_host())
+
+
+def _attributed(observation: Observation, root: str | None, ruleset: Ruleset) -> Observation:
+    """The observation with who takes the connections; a healthy host does not even load what finds that out."""
+    if not any(each.state == "diverted" for verdict in observation.verdicts for each in verdict.findings):
+        return observation
+    from k3swatch.daemon.attribution import attributed
+
+    return attributed(observation, root, ruleset)
 
 
 def exit_status(state: State) -> int:

@@ -68,7 +68,7 @@ def receiver(
         _identify(case, root, container)
     if case.pod is None and thorough and case.clues.address is not None:
         container = _by_namespace(case, root) or container
-    left_behind = _left_behind(case, root, maker, holder) if maker and thorough else False
+    left_behind = _left_behind(case, root, maker, holder, thorough) if maker else False
     if case.clues.docker and container is None and case.clues.address is not None:
         container = docker.of_address(root, case.clues.address)
         case.source(*["docker"] if container else [])
@@ -169,7 +169,7 @@ def _by_namespace(case: Case, root: Root) -> str | None:
     return found.container
 
 
-def _left_behind(case: Case, root: Root, maker: str, holder: str | None) -> bool:
+def _left_behind(case: Case, root: Root, maker: str, holder: str | None, thorough: bool) -> bool:
     """Whether the container the rule was made for is gone: two sources must agree. Says what it saw."""
     if holder is not None and holder != maker:
         note = f"the rule was made for container {maker[:12]}, but {case.clues.address} is leased to {holder[:12]}"
@@ -179,7 +179,12 @@ def _left_behind(case: Case, root: Root, maker: str, holder: str | None) -> bool
         case.against.append(note)
         return False
     address = case.clues.address
-    if address is None or oci.running(root, maker) is not False or not _old(root, maker, str(address)):
+    if (
+        not thorough
+        or address is None
+        or oci.running(root, maker) is not False
+        or not _old(root, maker, str(address))
+    ):
         return False
     if pods.with_address(root, address) is not False:
         return False

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 
+from k3swatch.attribute.process import GONE
+
 Committer = tuple[int, str]  # pid, comm
 
+_DESCRIBED = 32  # committers whose process is remembered
 _KEPT = 256  # commits between two observations that can still be told apart
 _U32 = 0xFFFFFFFF
 
@@ -20,10 +23,42 @@ class Commits:
 
     def __init__(self) -> None:
         self._seen: deque[tuple[int, float, Committer | None]] = deque(maxlen=_KEPT)
+        self._processes: dict[Committer, str] = {}
 
-    def add(self, generation: int, at: float, committer: Committer | None) -> None:
-        """One NEWGEN, received `at` (CLOCK_REALTIME seconds); kernels before 4.15 name no committer."""
+    def add(
+        self, generation: int, at: float, committer: Committer | None, process: str | None = None
+    ) -> None:
+        """One NEWGEN, received `at` (CLOCK_REALTIME seconds); kernels before 4.15 name no committer.
+
+        `process`: who that was, in words, when there was time to look.
+        """
         self._seen.append((generation, at, committer))
+        if committer is not None and process is not None:
+            self._processes.pop(committer, None)
+            self._processes[committer] = process
+            while len(self._processes) > _DESCRIBED:
+                del self._processes[next(iter(self._processes))]
+
+    def process(self, after: int | None, upto: int | None) -> str | None:
+        """Who made the commits after generation `after` up to `upto`, in words; None when it is not known.
+
+        portmap alone calls iptables six times for one pod: of several, those that could be looked at are told.
+        """
+        found = list(dict.fromkeys(who for _, who in self._between(after, upto).values() if who is not None))
+        if not found:
+            return None
+        told = [self._processes[who] for who in found if who in self._processes]
+        if len(found) == 1:
+            return told[0] if told else None
+        comms = ", ".join(dict.fromkeys(comm for _, comm in found[:16]))
+        seen = next((text for text in told if not text.endswith(GONE)), None)
+        return f"one of {len(found)} commits by {comms}" + (f"; among them: {seen}" if seen else "")
+
+    def _between(self, after: int | None, upto: int | None) -> dict[int, tuple[float, Committer | None]]:
+        if after is None or upto is None:
+            return {}
+        span = (upto - after) & _U32
+        return {g: (at, who) for g, at, who in self._seen if 0 < ((g - after) & _U32) <= span}
 
     def between(self, after: int | None, upto: int | None) -> tuple[float | None, Committer | None]:
         """When the first commit after generation `after` was made, up to `upto`, and who made all of them.
@@ -31,12 +66,9 @@ class Commits:
         Generations are 32 bits and wrap. Both answers are None when no commit is known, the second also when not
         every one is known.
         """
-        if after is None or upto is None:
-            return None, None
-        span = (upto - after) & _U32
-        found = {g: (at, who) for g, at, who in self._seen if 0 < ((g - after) & _U32) <= span}
-        if not found:
+        found = self._between(after, upto)
+        if after is None or upto is None or not found:
             return None, None
         committers = {who for _, who in found.values()}
-        known = len(found) == span and len(committers) == 1
+        known = len(found) == (upto - after) & _U32 and len(committers) == 1
         return min(at for at, _ in found.values()), committers.pop() if known else None

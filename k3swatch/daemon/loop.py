@@ -16,6 +16,7 @@ from k3swatch import config as configuration
 from k3swatch.clock import Clock, SystemClock
 from k3swatch.config import Config
 from k3swatch.daemon import notices, report
+from k3swatch.daemon.attribution import Attribution, with_named
 from k3swatch.daemon.control import ControlSocket
 from k3swatch.daemon.notify import Notifier
 from k3swatch.daemon.signals import Signals
@@ -41,14 +42,17 @@ class Daemon:
         clock: Clock,
         signals: Signals,
         notifier: Notifier,
+        root: str = "/",
     ) -> None:
-        """`find` says where the configuration is, at each reload: there may be a file by then."""
+        """`find` says where the configuration is, at each reload: there may be a file by then. `root`: the directory
+        that the node's files are below."""
         self._find = find
         self.config, self.sinks, self.clock = config, sinks, clock
         self.signals, self.notifier = signals, notifier
         self.selector = selectors.DefaultSelector()
         self.sources = Sources(self.selector, clock, self.tell, signals.wake)
-        self.watch = Watch(self.sources, clock, config.ports)
+        self.attribution = Attribution(root, clock, signals.wake)
+        self.watch = Watch(self.sources, clock, config.ports, self.attribution.committer)
         self.engine = Engine(sinks.incidents())
         self.listeners = ListenerWatch()
         self.started_at = clock.monotonic()
@@ -74,6 +78,7 @@ class Daemon:
             self.notifier.stopping()
             self.tell(notices.stopped(self._stopping or "an error", self.clock.now()))
             self.sources.close()
+            self.attribution.close()
             if self._control is not None:
                 self._control.close()
             self.sinks.close()
@@ -104,6 +109,7 @@ class Daemon:
         for event in self.sinks.reported():
             self.tell(event)
         self._publish(self.engine.tick(wall))
+        self._attribute()
         for event in self.listeners.tick(wall):
             self.tell(event)
         if self._confinable and self.sources.flows.current is not None:
@@ -162,7 +168,10 @@ class Daemon:
     def _look(self) -> None:
         """Observe, and publish what changed."""
         began = self.clock.monotonic()
-        observation, now = self.watch.observation(), self.clock.now()
+        observation = with_named(self.watch.observation())
+        waited = self.attribution.before_telling(observation)
+        now = self.clock.now()
+        self._publish(self.engine.attributed(waited, now) if waited else [])
         self._publish(self.engine.observe(observation, now))
         for event in self.listeners.observe(observation, now):
             self.tell(event)
@@ -170,14 +179,27 @@ class Daemon:
         self.evaluations += 1
         self.evaluation_seconds = ended - began
         self.sinks.observe(self.engine.observation, self.evaluation_seconds)
+        self._watch_receivers()
         self.watch.protect()
         # never busy for more than half of the time, however fast commits come: the host has work to do
         self._not_before = ended + self.evaluation_seconds
         self._next_resync = ended + RESYNC
 
+    def _attribute(self) -> None:
+        """Tell what became known about who takes the connections."""
+        learned = self.attribution.learned(self.sources.ruleset.current)
+        if learned:
+            self._publish(self.engine.attributed(learned, self.clock.now()))
+            self.sinks.observe(self.engine.observation)
+
     def _publish(self, transitions: list[Transition]) -> None:
         for transition in transitions:
             self.sinks.publish(transition)
+        if transitions:
+            self._watch_receivers()
+
+    def _watch_receivers(self) -> None:
+        self.attribution.watch(each for one in self.engine.incidents for each in one.findings)
 
     # people
 
@@ -214,8 +236,9 @@ class Daemon:
         self.notifier.ready(report.status_line(self))
 
 
-def run(find: Callable[[], str | None]) -> None:
-    """`k3swatch run`: returns after SIGTERM or SIGINT. `find` says where the configuration is, None: nowhere.
+def run(find: Callable[[], str | None], root: str = "/") -> None:
+    """`k3swatch run`: returns after SIGTERM or SIGINT. `find` says where the configuration is, None: nowhere; `root`
+    is the directory that the node's files are below.
 
     Raises ConfigError, NotPermitted, and SourceError when the metrics cannot be served where they should be.
     """
@@ -225,7 +248,7 @@ def run(find: Callable[[], str | None]) -> None:
     signals = Signals()
     try:
         clock = SystemClock()
-        daemon = Daemon(find, config, Sinks(config, clock, signals.wake), clock, signals, Notifier())
+        daemon = Daemon(find, config, Sinks(config, clock, signals.wake), clock, signals, Notifier(), root)
         daemon.run()
     finally:
         signals.close()

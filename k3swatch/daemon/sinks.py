@@ -63,11 +63,11 @@ class Sinks:
         for sink in self.all:
             sink.notify(event)
 
-    def observe(self, observation: Observation, seconds: float) -> None:
-        """How it is now, to all; finding out took so many `seconds`."""
+    def observe(self, observation: Observation, seconds: float | None = None) -> None:
+        """How it is now, to all; finding out took so many `seconds` (None: the rules were not evaluated for it)."""
         for sink in self.all:
             sink.observe(observation)
-        if self._prometheus is not None:
+        if self._prometheus is not None and seconds is not None:
             self._prometheus.evaluated(seconds)
 
     def meter(

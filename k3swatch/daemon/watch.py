@@ -6,7 +6,7 @@ and the source that failed is told blind and opened again (source.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from k3swatch.clock import Clock
@@ -28,8 +28,16 @@ STALE = 5.0  # seconds without a word from netlink after which it does not count
 class Watch:
     """What is known of the host, and whether it is still so."""
 
-    def __init__(self, sources: Sources, clock: Clock, ports: Sequence[ProtectedPort]) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        clock: Clock,
+        ports: Sequence[ProtectedPort],
+        describe: Callable[[int, str], str | None] = lambda _pid, _comm: None,
+    ) -> None:
+        """`describe` says who a process is, in words; it is asked at once, before the process ends."""
         self.sources, self.ports = sources, ports
+        self._describe = describe
         self.dirty = True
         self._clock = clock
         self._commits = Commits()
@@ -72,8 +80,9 @@ class Watch:
         observation = self._look()
         self.read_commits()  # what came meanwhile: it may be the commit that was just seen
         at, who = self._commits.between(self._observed, observation.generation)
+        process = self._commits.process(self._observed, observation.generation)
         self._observed = observation.generation
-        return replace(observation, committed_at=at, committer=who)
+        return replace(observation, committed_at=at, committer=who, process=process)
 
     def _look(self) -> Observation:
         ruleset = self.sources.ruleset.current
@@ -115,7 +124,8 @@ class Watch:
             except DecodeError:
                 self.dirty = True  # something was committed, that much it says
                 continue
-            self._commits.add(generation, at, None if pid is None or comm is None else (pid, comm))
+            who = None if pid is None or comm is None else (pid, comm)
+            self._commits.add(generation, at, who, None if who is None else self._describe(*who))
             self.dirty = self.dirty or generation != self._observed
         self.dirty = self.dirty or events.lost != lost
 

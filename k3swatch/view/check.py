@@ -6,7 +6,7 @@ from k3swatch.model.finding import Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.words import Evidence, Mechanism
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import clip, coloured, some
-from k3swatch.view.who import sure, taker
+from k3swatch.view.who import sure, taken_by
 
 
 def text(observation: Observation, colour: bool = False) -> str:
@@ -45,7 +45,7 @@ def finding_line(finding: Finding) -> str:
     if Evidence.FLOW in finding.evidence:
         parts.append("(seen)")
     if finding.culprit is not None and finding.culprit.receiver:
-        parts.append(f"taken by {taker(finding.culprit, brief=True)} {sure(finding.culprit, brief=True)}")
+        parts.append(f"taken by {taken_by(finding.culprit, brief=True)} {sure(finding.culprit, brief=True)}")
     line = " ".join(parts)
     return f"{line}: {escape(finding.why)}" if finding.why else line
 

@@ -13,7 +13,7 @@ from k3swatch.model.finding import Culprit, Finding, Observation, PathStep, Port
 from k3swatch.model.words import Evidence, Mechanism, State, Vantage
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import WIDTH, clip, coloured, some, wrap
-from k3swatch.view.who import receiver, sure, taker
+from k3swatch.view.who import receiver, sure, taken_by
 
 HEIGHT = 23  # the prompt takes the last line
 _BLIND_TOOLS = "ss, lsof and netstat cannot show this: rules act before any socket is asked."
@@ -102,7 +102,7 @@ def _cause(group: Sequence[Finding], number: str, detail: _Detail) -> list[str]:
 
 
 def _taken(culprit: Culprit, brief: bool) -> list[str]:
-    lines = wrap(f"taken by: {taker(culprit, brief)} {sure(culprit, brief)}", "  ", "    ", 4)
+    lines = wrap(f"taken by: {taken_by(culprit, brief)} {sure(culprit, brief)}", "  ", "    ", 4)
     if culprit.forwards and not brief:
         lines += wrap(f"which sends it on to {escape(culprit.forwards, 80)}", "    ", "    ", 1)
     return lines + [line for note in culprit.notes for line in wrap(escape(note), "    ", "    ", 2)]

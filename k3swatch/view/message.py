@@ -12,7 +12,7 @@ from k3swatch.model.finding import Culprit, Finding, PortVerdict
 from k3swatch.model.incident import Change, Incident, Transition
 from k3swatch.model.words import Mechanism, State, Vantage
 from k3swatch.view.escape import escape
-from k3swatch.view.who import process, receiver, sure, taker
+from k3swatch.view.who import process, receiver, sure, taken_by
 
 TEXT = 200  # characters of a rule or a reason
 SHOWN = 3  # addresses, conditions: so many are named, the rest counted
@@ -60,7 +60,7 @@ def message(transition: Transition) -> str:
         return f"{lead}{_whom(incident)}{_how(incident)}"
     learned = _learned(transition)
     if learned is not None:
-        return f"{subject} is still {_short(incident)}: taken by {taker(learned)} {sure(learned)}"
+        return f"{subject} is still {_short(incident)}: taken by {taken_by(learned)} {sure(learned)}"
     if transition.change is Change.CHANGED:
         return f"{subject} is still {_short(incident)}, now{_whom(incident) or ' otherwise'}{_how(incident)}"
     again = " again" if incident.flaps else ""
@@ -83,7 +83,7 @@ def description(incident: Incident) -> str:
     ]
     who, by = receiver(incident.findings), process(incident.findings)
     if who is not None:
-        lines.append(f"Taken by: {taker(who)} {sure(who)}.")
+        lines.append(f"Taken by: {taken_by(who)} {sure(who)}.")
         lines += [f"It sends them on to {escape(who.forwards, TEXT)}."] if who.forwards else []
         lines += [f"But: {escape(note, TEXT)}." for note in who.notes]
     if by:
@@ -189,7 +189,7 @@ def _how(incident: Incident) -> str:
         words = f': rule "{escape(step.rule, TEXT)}" in {place}' + (f" ({escape(why, TEXT)})" if why else "")
     who = receiver(incident.findings)
     if who is not None:
-        words += f", taken by {taker(who, brief=True)}"
+        words += f", taken by {taken_by(who, brief=True)}"
     if incident.committer:
         words += f", by {escape(incident.committer[1], 32)} (pid {incident.committer[0]})"
     return words

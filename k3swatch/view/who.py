@@ -10,7 +10,7 @@ from k3swatch.view.escape import escape
 NAME = 160  # characters of one name
 
 
-def taker(culprit: Culprit, brief: bool = False) -> str:
+def taken_by(culprit: Culprit, brief: bool = False) -> str:
     """`pod kube-system/svclb-x-htf6q (DaemonSet svclb-x, Service default/x)`; empty when no receiver is known.
 
     `brief`: the owner's kind alone, where the pod's name begins with its name anyway.

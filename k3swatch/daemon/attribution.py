@@ -1,0 +1,221 @@
+"""Attribution beside the loop: alerts are told first, who takes the connections is found out by a thread of its own.
+
+A pod's files appear milliseconds after its rule, so a new finding is looked into at once and again for two seconds;
+one change is told, with the first answer that is sure or else with the best. Later every known finding is looked into
+again once a minute: its pod or its Service may be gone. A slow disk holds up this thread and nothing else.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from k3swatch.attribute.clues import named, services
+from k3swatch.attribute.process import describe
+from k3swatch.attribute.receiver import Answer, receiver
+from k3swatch.attribute.root import Root
+from k3swatch.clock import Clock, SystemClock
+from k3swatch.errors import DecodeError, SourceError
+from k3swatch.incident.who import Subject, subject
+from k3swatch.model.finding import Culprit, Finding, Observation
+from k3swatch.model.ruleset import LEGACY, ChainRef, Ruleset
+from k3swatch.model.words import State
+
+LOOKS = (0.0, 0.03, 0.1, 0.3, 0.8, 2.0)  # seconds after a finding is new
+AGAIN = 60.0  # seconds between later looks
+PATIENCE = 0.3  # seconds that an alert waits for a pod's name, where `allow` may silence it by that
+CERTAIN = 20.0  # seconds that a Service must be missed before its pod counts as an orphan
+SUBJECTS = 256
+COMMITS = 20  # a second whose process is looked at
+
+Learned = tuple[Subject, Culprit]
+
+
+@dataclass(slots=True)
+class _Job:
+    """One subject that is being looked into."""
+
+    finding: Finding
+    since: float
+    due: float
+    looks: int = 0
+    answer: Answer | None = None
+
+
+class Attribution:
+    """What the daemon asks about who. All methods are for the loop's thread."""
+
+    def __init__(self, root: str, clock: Clock, wake: Callable[[], None]) -> None:
+        """`root` is the directory the node's files are below; `wake` ends a wait of the loop."""
+        self._root, self._clock, self._wake = root, clock, wake
+        self._jobs: dict[Subject, _Job] = {}
+        self._services: frozenset[str] = frozenset()
+        self._answers: deque[tuple[Subject, Answer]] = deque(maxlen=2 * SUBJECTS)
+        self._missed: dict[Subject, float] = {}  # since when its Service is missed
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._commits: deque[float] = deque(maxlen=COMMITS)
+
+    def watch(self, findings: Iterable[Finding]) -> None:
+        """These are the findings of all open incidents: new ones are looked into, others forgotten."""
+        wanted = {
+            subject(each): each for each in findings if each.state is State.DIVERTED and each.destination
+        }
+        now = self._clock.monotonic()
+        with self._changed:
+            self._services = services(wanted.values())
+            for key in self._jobs.keys() - wanted.keys():
+                del self._jobs[key]
+                self._missed.pop(key, None)
+            for key, finding in wanted.items():
+                if key not in self._jobs and len(self._jobs) < SUBJECTS:
+                    self._jobs[key] = _Job(finding, now, now)
+            self._changed.notify()
+        if wanted and (self._thread is None or not self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._work, name="attribution", daemon=True)
+            self._thread.start()
+
+    def learned(self, ruleset: Ruleset | None) -> list[Learned]:
+        """What was found out since the last call."""
+        found: list[Learned] = []
+        while self._answers:
+            key, answer = self._answers.popleft()
+            culprit = answer.culprit
+            if self._orphan(key, answer, ruleset):
+                culprit = replace(culprit, left_behind=True)
+            found.append((key, culprit))
+        return found
+
+    def before_telling(self, observation: Observation) -> list[Learned]:
+        """Who takes what a port's `allow` may declare good by its pod: the only case in which an alert waits."""
+        until = self._clock.monotonic() + PATIENCE
+        found: list[Learned] = []
+        for verdict in observation.verdicts:
+            if not any(allow.pod for allow in verdict.port.allow):
+                continue
+            for finding in verdict.findings:
+                key = subject(finding)
+                if finding.state is State.DIVERTED and key not in self._jobs and key not in dict(found):
+                    answer = self._wait(finding, until)
+                    found += [(key, answer.culprit)] if answer is not None else []
+        return found
+
+    def committer(self, pid: int, comm: str) -> str | None:
+        """Who that is, at once; None when commits come too fast for that."""
+        now = self._clock.monotonic()
+        if len(self._commits) == COMMITS and now - self._commits[0] < 1.0:
+            return None
+        self._commits.append(now)
+        with Root(self._root, self._clock, seconds=0.02) as root:
+            return describe(root, pid, comm)
+
+    def close(self) -> None:
+        """End the thread; one that hangs in a file is left to the end of the process."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(1.0)
+
+    def _wait(self, finding: Finding, until: float) -> Answer | None:
+        pause = threading.Event()
+        while True:
+            with Root(self._root, self._clock) as root:
+                answer = receiver(finding, root, thorough=False)
+            if (answer is not None and answer.settled) or self._clock.monotonic() >= until:
+                return answer
+            pause.wait(0.02)
+
+    def _orphan(self, key: Subject, answer: Answer, ruleset: Ruleset | None) -> bool:
+        """Whether the Service is missed by kine and by kube-proxy, and has been for a while."""
+        if not answer.orphaned_from or proxied(ruleset, answer.orphaned_from) is not False:
+            self._missed.pop(key, None)
+            return False
+        now = self._clock.monotonic()
+        return now - self._missed.setdefault(key, now) >= CERTAIN
+
+    # the thread
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                now = self._clock.monotonic()
+                due = min((job.due for job in self._jobs.values()), default=now + AGAIN)
+                if self._closed:
+                    return
+                if due > now:
+                    self._changed.wait(due - now)
+                    continue
+                key, job = min(self._jobs.items(), key=lambda each: each[1].due)
+                known = self._services
+            self._look(key, job, known)
+
+    def _look(self, key: Subject, job: _Job, known: frozenset[str]) -> None:
+        job.looks += 1
+        with Root(self._root, self._clock) as root:
+            answer = receiver(job.finding, root, known, thorough=job.looks >= len(LOOKS))
+        settled = answer is not None and answer.settled
+        if settled or job.looks >= len(LOOKS):
+            job.looks = len(LOOKS)
+            job.due = self._clock.monotonic() + (CERTAIN if answer and answer.orphaned_from else AGAIN)
+            if answer is not None and (answer != job.answer or answer.orphaned_from):
+                job.answer = answer
+                self._answers.append((key, answer))
+                self._wake()
+        else:
+            job.due = job.since + LOOKS[job.looks]
+
+
+def attributed(observation: Observation, directory: str | None, ruleset: Ruleset | None) -> Observation:
+    """The observation with its receivers, for a command that looks once.
+
+    Without a `directory` only the rules are asked: a snapshot is of another host.
+    """
+    found = [each for verdict in observation.verdicts for each in verdict.findings]
+    known: dict[Subject, Culprit] = {}
+    if directory is not None:
+        others = services(found)
+        with Root(directory, SystemClock()) as root:
+            for finding in found:
+                key = subject(finding)
+                answer = receiver(finding, root, others) if key not in known else None
+                if answer is not None:
+                    orphan = bool(answer.orphaned_from) and proxied(ruleset, answer.orphaned_from) is False
+                    known[key] = replace(answer.culprit, left_behind=answer.culprit.left_behind or orphan)
+    verdicts = (
+        replace(verdict, findings=tuple(_told(each, known) for each in verdict.findings))
+        for verdict in observation.verdicts
+    )
+    return replace(observation, verdicts=tuple(verdicts))
+
+
+def with_named(observation: Observation) -> Observation:
+    """The observation with the Services that rules name themselves: that much an alert can say at once."""
+    verdicts = (
+        replace(verdict, findings=tuple(map(named, verdict.findings))) for verdict in observation.verdicts
+    )
+    return replace(observation, verdicts=tuple(verdicts))
+
+
+def _told(finding: Finding, known: dict[Subject, Culprit]) -> Finding:
+    culprit = known.get(subject(finding))
+    return named(finding) if culprit is None else replace(finding, culprit=culprit)
+
+
+def proxied(ruleset: Ruleset | None, addresses: Sequence[str]) -> bool | None:
+    """Whether kube-proxy (iptables mode) has a rule for one of these ClusterIPs; None: it cannot be told."""
+    wanted = {ipaddress.ip_address(address).packed for address in addresses}
+    looked = False
+    for family in ("ip", "ip6", f"{LEGACY} ip", f"{LEGACY} ip6"):
+        try:
+            rules = ruleset.rules(ChainRef(family, "nat", "KUBE-SERVICES")) if ruleset is not None else ()
+        except (SourceError, DecodeError):
+            continue
+        if any(rule.daddr in wanted for rule in rules):
+            return True
+        looked = looked or bool(rules)
+    return False if looked else None
