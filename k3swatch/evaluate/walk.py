@@ -181,9 +181,11 @@ class Walk:
     def _is_blind(self, rule: Rule, family: Family) -> bool:
         if (rule, family) not in self._blind:
             try:
-                self._blind[rule, family] = blind(self.ruleset.expressions(rule), family)
+                exprs = self.ruleset.expressions(rule)
             except DecodeError:  # said when the rule is reached, if it is
-                self._blind[rule, family] = False
+                return False
+            self._blind[rule, family] = blind(exprs, family)
+            self._ports.setdefault(rule, required_ports(exprs))
         return self._blind[rule, family]
 
     def _rules(self, ref: ChainRef, states: States) -> Sequence[Rule]:
