@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import select
+import socket
 import time
 from collections.abc import Mapping
 
 from k3swatch.errors import SourceError
+
+PATIENCE = 1.0  # seconds that what is told only once waits for a manager that does not read
 
 
 class Notifier:
     """The service manager, by NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID of the environment.
 
     Speaks through systemd-python, which is imported only where there is a manager: it brings 2 MB of libsystemd.
+    A manager that stands still must not stop the watch: sd_notify(3) waits while the socket's queue is full, so it is
+    asked first whether there is room; what comes again every second is then left out.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -39,7 +45,7 @@ class Notifier:
 
     def ready(self, status: str) -> None:
         """Started, or reloaded."""
-        self._send(f"READY=1\nSTATUS={status}")
+        self._send(f"READY=1\nSTATUS={status}", PATIENCE)
 
     def status(self, status: str) -> None:
         """One line for `systemctl status`."""
@@ -47,17 +53,25 @@ class Notifier:
 
     def reloading(self) -> None:
         """Reading the configuration again; `ready` follows. Type=notify-reload wants the time."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", PATIENCE)
 
     def stopping(self) -> None:
         """On the way out."""
-        self._send("STOPPING=1")
+        self._send("STOPPING=1", PATIENCE)
 
     def watchdog(self) -> None:
         """Alive."""
         self._send("WATCHDOG=1")
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str, patience: float = 0.0) -> None:
         if self._address:
             with contextlib.suppress(OSError):  # the manager's loss; there is nobody else to tell
-                self._notify(message)
+                if self._has_room(patience):
+                    self._notify(message)
+
+    def _has_room(self, patience: float) -> bool:
+        """Whether the manager's queue takes a message: only a connected socket is told."""
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.connect(address)
+            return bool(select.select([], [sock], [], patience)[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -228,6 +229,25 @@ def test_whether_the_manager_wants_signs_of_life(environ: dict[str, str], interv
 def test_notifier_outlives_its_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     Notifier().ready("x")
+
+
+@pytest.mark.timeout(10)
+def test_notifier_does_not_wait_for_a_manager_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notifier = Notifier()
+        for _ in range(1000):  # more than the queue of a socket takes (net.unix.max_dgram_qlen)
+            notifier.status("busy")
+        notifier.stopping()
+        manager.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while manager.recv(100):
+                pass
+        notifier.watchdog()
+        assert manager.recv(100) == b"WATCHDOG=1"
 
 
 def test_signals_are_read_in_their_order_and_given_back() -> None:
