@@ -20,7 +20,7 @@ from k3swatch.errors import ConfigError, K3swatchError, NotPermitted, SourceErro
 if TYPE_CHECKING:
     from k3swatch.config import Config
     from k3swatch.model.finding import Observation
-    from k3swatch.model.port import Address, Network, ProtectedPort
+    from k3swatch.model.port import Address, Host, Network, ProtectedPort
     from k3swatch.model.ruleset import Ruleset
     from k3swatch.model.words import State
 
@@ -277,14 +277,20 @@ def _look(args: argparse.Namespace, ports: Sequence[ProtectedPort]) -> Observati
 def _look_here(root: str, ports: Sequence[ProtectedPort], source: Address | None) -> Observation:
     from k3swatch.clock import SystemClock
     from k3swatch.daemon.observe import observe, unknown
-    from k3swatch.live.host import read_host
+    from k3swatch.live.host import HostReader
     from k3swatch.live.ruleset import LiveRuleset
     from k3swatch.sources.nftables import NftablesSource
 
+    clock = SystemClock()
+
+    def read_host() -> Host:
+        return reader.read(ports)
+
+    reader = HostReader(clock)
     try:
         with NftablesSource() as nftables:
             ruleset = LiveRuleset(nftables)
-            return _attributed(observe(ruleset, read_host, ports, SystemClock(), source), root, ruleset)
+            return _attributed(observe(ruleset, read_host, ports, clock, source), root, ruleset)
     except NotPermitted:
         raise
     except SourceError as error:

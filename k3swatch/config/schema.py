@@ -113,15 +113,17 @@ def _listener(at: Reader | None) -> Listener:
 
 
 def _allow(at: Reader) -> Allow:
-    if not at.keys(("destination", "pod", "comment")):
+    if not at.keys(("destination", "pod", "comment", "program")):
         return Allow()
     if not at.value.data:
-        at.fail("empty: would allow every diversion; give destination, pod or comment")
+        at.fail("empty: would allow every diversion; give destination, pod, comment or program")
     destination, pod, comment = at.child("destination"), at.child("pod"), at.child("comment")
+    program = at.child("program")
     return Allow(
         destination=destination.parsed(words.network) if destination else None,
         pod=pod.parsed(words.pod) if pod else None,
         comment=comment.text() if comment else None,
+        program=program.text() if program else None,
     )
 
 

@@ -21,7 +21,8 @@ from k3swatch.errors import SourceError, Unsupported
 # what loading a probe takes: PERFMON and BPF, on kernels before 5.8 (and for memlock 5.11) SYS_ADMIN and SYS_RESOURCE
 LOADER_CAPABILITIES = (38, 39, 21, 24)
 
-_BPF_COMMANDS = (1, 2, 3, 4, 15)  # MAP_{LOOKUP,UPDATE,DELETE}_ELEM, MAP_GET_NEXT_KEY, OBJ_GET_INFO_BY_FD
+# MAP_{LOOKUP,UPDATE,DELETE}_ELEM, MAP_GET_NEXT_KEY, OBJ_GET_INFO_BY_FD, PROG_QUERY: reading, and the probe's own maps
+_BPF_COMMANDS = (1, 2, 3, 4, 15, 16)
 
 
 class _Abi(NamedTuple):

@@ -16,7 +16,7 @@ from k3swatch.daemon.observe import explain, observe, unknown
 from k3swatch.daemon.sources import Sources
 from k3swatch.decode.generation import decode_newgen
 from k3swatch.errors import DecodeError, Interrupted, SourceError
-from k3swatch.live.host import read_host
+from k3swatch.live.host import HostReader
 from k3swatch.model.finding import Finding, Observation
 from k3swatch.model.flow import Flow
 from k3swatch.model.port import Host, ProtectedPort
@@ -41,6 +41,7 @@ class Watch:
         self.dirty = True
         self._clock = clock
         self._commits = Commits()
+        self._reader = HostReader(clock)
         self._host = Host()
         self._observed: int | None = None  # the generation of the last observation
         self._answered_at = 0.0  # when the kernel last said a generation
@@ -102,7 +103,7 @@ class Watch:
         return observation
 
     def _read_host(self) -> Host:
-        self._host = read_host()
+        self._host = self._reader.read(self.ports)
         return self._host
 
     def read_commits(self) -> None:

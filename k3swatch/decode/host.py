@@ -23,13 +23,14 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_DEPRECATED = 0x20
 
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
-_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_GROUP = 3, 18, 27
+_IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_GROUP, _IFLA_XDP = 3, 5, 10, 18, 27, 43
 _IFLA_INFO_KIND = 1
+_IFLA_XDP_PROG_IDS = (4, 5, 6, 7)  # of the one program; or of those in the driver, generic, in hardware
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 
 # family, state, timer, retrans; sport, dport, src, dst, if, cookie; expires, rqueue, wqueue, uid, inode
 _INET_DIAG_MSG = struct.Struct("=BBBB2s2s16s16sI8xIIIII")
-_INET_DIAG_SKV6ONLY = 11
+_INET_DIAG_SKV6ONLY, _INET_DIAG_CGROUP_ID = 11, 21
 
 
 def _ip(family: int, value: bytes, where: str) -> Address:
@@ -82,17 +83,29 @@ def decode_link(raw: bytes) -> Interface:
         group=_u32(attributes, _IFLA_GROUP, 0),
         kind=info_kind,
         type=kind,
+        master=_u32(attributes, _IFLA_MASTER, 0),
+        link=_u32(attributes, _IFLA_LINK, 0),
+        xdp=_xdp(attributes),
     )
+
+
+def _xdp(attributes: Attributes) -> tuple[int, ...]:
+    if _IFLA_XDP not in attributes:
+        return ()
+    xdp = attributes.nested(_IFLA_XDP, "xdp")
+    return tuple(sorted({_u32(xdp, kind, 0) for kind in _IFLA_XDP_PROG_IDS} - {0}))
 
 
 def decode_socket(raw: bytes, protocol: Protocol) -> ListeningSocket:
     """One listening socket of `protocol` (the answer does not say which it is)."""
     body = _fixed(raw, _SOCK_DIAG_BY_FAMILY, _INET_DIAG_MSG, "socket")
     family, _, _, _, port, _, source, _, interface, _, _, _, uid, inode = _INET_DIAG_MSG.unpack_from(body)
-    v6only = False
+    v6only, cgroup = False, 0
     for kind, value in walk(body, "socket", _INET_DIAG_MSG.size):
         if kind == _INET_DIAG_SKV6ONLY:
             v6only = any(value)
+        elif kind == _INET_DIAG_CGROUP_ID and len(value) == 8:
+            (cgroup,) = struct.unpack("=Q", value)
     return ListeningSocket(
         protocol,
         _ip(family, source, "socket"),
@@ -101,4 +114,5 @@ def decode_socket(raw: bytes, protocol: Protocol) -> ListeningSocket:
         inode=inode,
         uid=uid,
         interface=interface,
+        cgroup=cgroup,
     )

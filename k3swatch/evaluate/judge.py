@@ -9,7 +9,9 @@ from dataclasses import replace
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate.findings import findings
 from k3swatch.evaluate.hooks import outcomes
+from k3swatch.evaluate.listeners import behind, taken
 from k3swatch.evaluate.packet import Scene, scene
+from k3swatch.evaluate.programs import attached
 from k3swatch.evaluate.walk import Walk
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.port import LOCAL, Address, Host, ProtectedPort, family_of
@@ -60,11 +62,16 @@ def _judge_port(walk: Walk, host: Host, port: ProtectedPort, source: Address | N
             if key not in scenes:
                 scenes[key] = scene(host, *key, port.protocol, source=source)
             found.extend(_judge_address(walk, scenes[key], port, address))
+    served = True
     if host.sockets is None:
         found.append(unlistened(host, port))
+    else:
+        sockets, served = taken(host, port, judged)
+        found.extend(behind(found, sockets))
+    found.extend(attached(host, port, judged))
     # a floating address that is elsewhere now: nothing here to divert, and nothing served either
     absent = bool(host.addresses) and not addresses
-    return PortVerdict(port, _together(found), tuple(judged), absent or _unserved(host, port))
+    return PortVerdict(port, _together(found), tuple(judged), absent or not served)
 
 
 def _comes_from(host: Host, source: Address, vantage: Vantage, address: Address) -> bool:
@@ -92,12 +99,6 @@ def unlistened(host: Host, port: ProtectedPort) -> Finding:
     """The rules may be fine, but nobody could tell whether a server is there."""
     finding = unknown(Vantage.LOCAL, Family.IP, (), "the listening sockets could not be read")
     return replace(finding, evidence=frozenset({Evidence.LISTENER}))
-
-
-def _unserved(host: Host, port: ProtectedPort) -> bool:
-    if host.sockets is None:
-        return False
-    return not any(s.port == port.port and s.protocol is port.protocol for s in host.sockets)
 
 
 def _together(found: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -6,30 +6,9 @@ import ipaddress
 from dataclasses import replace
 
 from k3swatch.model.finding import Finding, PortVerdict
+from k3swatch.model.glob import glob
 from k3swatch.model.port import Allow, Network, ProtectedPort
-from k3swatch.model.words import State
-
-
-def glob(pattern: str, text: str) -> bool:
-    """Whether `pattern` (`*` any run, `?` any one character, everything else itself) matches all of `text`.
-
-    Not fnmatch: that makes a regular expression, and `text` may be a rule's comment. At most len(pattern) *
-    len(text) steps.
-    """
-    p = t = 0
-    star, mark = -1, 0
-    while t < len(text):
-        if p < len(pattern) and pattern[p] == "*":
-            star, mark = p, t
-            p += 1
-        elif p < len(pattern) and pattern[p] in ("?", text[t]):
-            p, t = p + 1, t + 1
-        elif star >= 0:
-            mark += 1
-            p, t = star + 1, mark
-        else:
-            return False
-    return all(character == "*" for character in pattern[p:])
+from k3swatch.model.words import Mechanism, State
 
 
 def _inside(destination: str | None, network: Network) -> bool:
@@ -43,21 +22,33 @@ def _inside(destination: str | None, network: Network) -> bool:
     return address.version == network.version and address in network
 
 
+def _program(pattern: str, finding: Finding) -> bool:
+    """Whether it is a BPF program, attached where the pattern says (`tc ingress eth0`) or called so."""
+    step = finding.rule
+    if step is None or finding.mechanism is not Mechanism.BPF:
+        return False
+    return glob(pattern, f"{step.table} {step.chain}".rstrip()) or glob(pattern, step.rule.partition(" ")[0])
+
+
 def _applies(allow: Allow, finding: Finding) -> bool:
-    if allow.destination is None and allow.pod is None and allow.comment is None:
+    if allow == Allow():
         return False  # an empty entry would allow everything
-    pod = finding.culprit.pod if finding.culprit else None
+    who = finding.culprit
+    # contradicted names silence nothing
+    pod = who.pod if who is not None and who.confidence != "low" else None
     comments = [step.comment for step in finding.path if step.comment]
     return (
         (allow.destination is None or _inside(finding.destination, allow.destination))
         and (allow.pod is None or (pod is not None and glob(allow.pod, pod)))
         and (allow.comment is None or any(glob(allow.comment, comment) for comment in comments))
+        and (allow.program is None or _program(allow.program, finding))
     )
 
 
 def allowed(port: ProtectedPort, finding: Finding) -> bool:
-    """Whether `finding` is a diversion that the operator declared good. Only a diversion can be."""
-    return finding.state is State.DIVERTED and any(_applies(allow, finding) for allow in port.allow)
+    """Whether `finding` is a diversion that the operator declared good. Only a diversion can be, and a BPF program."""
+    known = finding.state is State.DIVERTED or finding.mechanism is Mechanism.BPF
+    return known and any(_applies(allow, finding) for allow in port.allow)
 
 
 def without_allowed(verdict: PortVerdict) -> PortVerdict:

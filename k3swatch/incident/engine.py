@@ -21,7 +21,7 @@ from k3swatch.model.finding import Culprit, Finding, Observation, PortVerdict
 from k3swatch.model.flow import Flow
 from k3swatch.model.incident import Change, Incident, Transition
 from k3swatch.model.port import ProtectedPort
-from k3swatch.model.words import Mechanism, Protocol, State, worst
+from k3swatch.model.words import UNRULED, Mechanism, Protocol, State, worst
 
 REMEMBERED = 512  # incidents of all ports, resolved ones included
 FINDINGS = 16  # findings kept for one incident that only flows know
@@ -160,10 +160,11 @@ class Engine:
     ) -> tuple[Record, list[Step]]:
         """The cause is there with these findings: the record, and what there is to tell."""
         state = worst([finding.state for finding in findings])
-        committer = None if flow_only else self._seen.committer
+        by_rule = _by_rule(findings)
+        committer = self._seen.committer if by_rule and not flow_only else None
         record = self._records.get((port.name, cause))
         if record is None or not record.present:
-            process = None if flow_only else self._seen.process
+            process = self._seen.process if by_rule and not flow_only else None
         else:
             process = process_of(record.incident.findings)
         findings = tuple(committed_by(finding, process) for finding in findings)
@@ -274,9 +275,9 @@ class Engine:
                     incident,
                     self._complete(verdict) if verdict else PortVerdict(record.port),
                     now,
-                    seen.committed_at if seen else None,
+                    seen.committed_at if seen and _by_rule(incident.findings) else None,
                     previous,
-                    seen.committer if seen else None,
+                    seen.committer if seen and _by_rule(incident.findings) else None,
                 )
             )
         return transitions
@@ -324,6 +325,11 @@ class Engine:
         resolved.sort(key=lambda key: self._records[key].since)
         for key in resolved[: max(0, len(self._records) - REMEMBERED)]:
             del self._records[key]
+
+
+def _by_rule(findings: Iterable[Finding]) -> bool:
+    """Whether a commit can have brought it about: whoever bound a socket meanwhile is not whoever committed."""
+    return any(finding.mechanism not in UNRULED for finding in findings)
 
 
 def _port_of(incident: Incident) -> ProtectedPort:

@@ -5,12 +5,16 @@ said.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
+from k3swatch.clock import Clock
 from k3swatch.decode.host import decode_address, decode_link, decode_socket
 from k3swatch.errors import DecodeError, Interrupted, SourceError
-from k3swatch.model.port import Host, ListeningSocket
+from k3swatch.live.holders import Holders
+from k3swatch.live.programs import Programs
+from k3swatch.model.port import Host, ListeningSocket, ProtectedPort
 from k3swatch.model.words import Protocol
 from k3swatch.sources import rtnetlink, sockdiag
 
@@ -92,3 +96,20 @@ def decode_host(raw: RawHost) -> Host:
 def read_host() -> Host:
     """This host now, in the network namespace of the calling thread; bounded, and never an exception."""
     return decode_host(read_raw_host())
+
+
+class HostReader:
+    """`read_host`, and what it takes to judge who has a port without any rule: whose the listening sockets are, and
+    the BPF programs attached where they could send a connection elsewhere.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._holders, self._programs = Holders(), Programs()
+
+    def read(self, ports: Sequence[ProtectedPort]) -> Host:
+        """This host now, for who protects `ports`; bounded, and never an exception."""
+        host, now = read_host(), self._clock.monotonic()
+        sockets = host.sockets and self._holders.tell(host.sockets, ports, now)
+        programs, unreadable = self._programs.read(host, now)
+        return replace(host, sockets=sockets, programs=programs, unreadable=(*host.unreadable, *unreadable))

@@ -11,6 +11,9 @@ from k3swatch.model.words import Family, Protocol
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_DEEPEST = 3  # a bridge on a VLAN on a bond
+_STACKED = ("vlan", "macvlan", "ipvlan")
+
 LOCAL = "local"  # the word in `addresses:` that stands for every address of this host
 
 
@@ -26,6 +29,7 @@ class Allow:
     destination: Network | None = None
     pod: str | None = None  # namespace/name glob
     comment: str | None = None  # glob over the comments on the path
+    program: str | None = None  # glob over the hook and place of a BPF program (`xdp eth0`), or its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,9 @@ class Interface:
     group: int = 0
     kind: str = ""  # IFLA_INFO_KIND: "veth", "bridge", ...
     type: int = 1  # ARPHRD_*: 1 ethernet, 772 loopback
+    master: int = 0  # the bridge or bond it is a port of
+    link: int = 0  # what a VLAN or macvlan is on (a veth's peer, too)
+    xdp: tuple[int, ...] = ()  # ids of the XDP programs on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,14 @@ class LocalAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that has a listening socket open. `exe` is hostile text; None when it may not be read."""
+
+    pid: int
+    exe: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ListeningSocket:
     """A socket in TCP_LISTEN (or a bound UDP socket) as sock_diag reports it."""
 
@@ -88,6 +103,26 @@ class ListeningSocket:
     inode: int = 0
     uid: int = 0
     interface: int = 0  # SO_BINDTODEVICE, 0 when none
+    cgroup: int = 0  # id of the cgroup (version 2) it was made in; 0: the kernel does not tell
+    cgroup_path: str | None = None  # `/system.slice/k3s.service`; None: not looked up, or not found
+    holders: tuple[Holder, ...] = ()  # lowest pid first; empty: not looked up, or not permitted
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A BPF program attached where it can send a connection elsewhere. What it does cannot be read.
+
+    `hook`: `sk_lookup`, `connect4`, `connect6`, `sendmsg4`, `sendmsg6`, `xdp`, `tc ingress`, `tcx egress`, ...
+    `place`: the interface's name, the cgroup's path, or `netns`: the network namespace itself.
+    """
+
+    hook: str
+    place: str
+    id: int
+    name: str = ""  # empty: only root may ask for it
+    tag: str = ""  # hash of its instructions, 16 hex digits
+    uid: int | None = None  # who loaded it
+    interface: int = 0
 
 
 @dataclass(
@@ -101,6 +136,7 @@ class Host:
     sockets: tuple[ListeningSocket, ...] | None = None  # None: could not be read
     name: str = ""
     unreadable: tuple[str, ...] = field(default=())  # what could not be read, one line each
+    programs: tuple[Program, ...] = ()  # those that could send a connection elsewhere
 
     def local(self) -> frozenset[Address]:
         """Every address of this host, loopback included."""
@@ -114,3 +150,24 @@ class Host:
     def owners(self) -> dict[bytes, int]:
         """The same addresses as bytes in network order, each with the index of the (first) interface that has it."""
         return {entry.address.packed: entry.interface for entry in reversed(self.addresses)}
+
+    @cached_property
+    def loopbacks(self) -> frozenset[int]:
+        """Indexes of the loopback interfaces."""
+        return frozenset(interface.index for interface in self.interfaces if interface.loopback)
+
+    @cached_property
+    def carriers(self) -> dict[int, frozenset[Address]]:
+        """The interfaces that packets for an address of this host come in on, with those addresses: the one that has
+        it, and what that rests on (ports of a bond or bridge, a VLAN's device; a bridge's veths are pods' own)."""
+        found: dict[int, set[Address]] = {}
+        for entry in self.addresses:
+            found.setdefault(entry.interface, set()).add(entry.address)
+        for _ in range(_DEEPEST):
+            for lower in self.interfaces:
+                if lower.master in found and lower.kind != "veth":
+                    found.setdefault(lower.index, set()).update(found[lower.master])
+            for upper in self.interfaces:
+                if upper.kind in _STACKED and upper.link and upper.index in found:
+                    found.setdefault(upper.link, set()).update(found[upper.index])
+        return {index: frozenset(addresses) for index, addresses in found.items()}

@@ -75,6 +75,9 @@ class Mechanism(StrEnum):
     NONE = "none"
 
 
+UNRULED = frozenset({Mechanism.SOCKET, Mechanism.BPF})  # no commit of a rule brings these about
+
+
 class Evidence(StrEnum):
     """What a finding rests on."""
 

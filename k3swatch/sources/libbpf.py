@@ -27,6 +27,8 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "bpf_map_get_next_key": (_INT, [_INT, _STR, _PTR]),
     "bpf_obj_get_info_by_fd": (_INT, [_INT, _PTR, _PTR]),
     "bpf_prog_load": (_INT, [_INT, _STR, _STR, _STR, ct.c_size_t, _PTR]),
+    "bpf_prog_query": (_INT, [_INT, _INT, _U32, _PTR, _PTR, _PTR]),
+    "bpf_prog_get_fd_by_id": (_INT, [_U32]),
     "bpf_prog_test_run_opts": (_INT, [_INT, _PTR]),
     "bpf_raw_tracepoint_open": (_INT, [_STR, _INT]),
     "bpf_btf_get_next_id": (_INT, [_U32, _PTR]),

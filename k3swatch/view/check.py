@@ -6,6 +6,7 @@ from k3swatch.model.finding import Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.words import Evidence, Mechanism
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import clip, coloured, some
+from k3swatch.view.place import unruled
 from k3swatch.view.who import sure, taken_by
 
 
@@ -39,7 +40,7 @@ def finding_line(finding: Finding) -> str:
     if finding.conditions:
         parts.append("only " + " and ".join(escape(condition) for condition in finding.conditions))
     if finding.rule:
-        parts.append(f"rule {where(finding.rule)}")
+        parts.append(unruled(finding.rule) or f"rule {where(finding.rule)}")
     if finding.shadowed:
         parts.append("(waits behind another rule)")
     if Evidence.FLOW in finding.evidence:

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from k3swatch.model.finding import Culprit, Finding, Observation, PathStep, PortVerdict
-from k3swatch.model.words import Evidence, Mechanism, State, Vantage
+from k3swatch.model.words import UNRULED, Evidence, Mechanism, State, Vantage
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import WIDTH, clip, coloured, some, wrap
 from k3swatch.view.who import receiver, sure, taken_by
 
 HEIGHT = 23  # the prompt takes the last line
 _BLIND_TOOLS = "ss, lsof and netstat cannot show this: rules act before any socket is asked."
+_KINDS = {"socket": "listening sockets,", "bpf": "BPF program,"}
 _FROM = {Vantage.EXTERNAL: "from outside", Vantage.LOCAL: "from this host"}
 
 
@@ -69,12 +70,18 @@ def _verdict(verdict: PortVerdict, observation: Observation, detail: _Detail, co
         lines += blank + _cause(group, f"[{number}] " if len(groups) > 1 else "", detail)
     unaffected = _unaffected(verdict)
     lines += blank + unaffected if unaffected else []
-    if detail.hints and any(each.state is State.DIVERTED and each.rule for each in verdict.findings):
+    if detail.hints and any(map(_hidden, verdict.findings)):
         lines.append(_BLIND_TOOLS)
     lines += [
         line for warning in observation.warnings for line in wrap(escape(warning), "Warning: ", "  ", 2)
     ]
     return lines
+
+
+def _hidden(finding: Finding) -> bool:
+    """Whether what people usually ask does not show it."""
+    acts = finding.state is State.DIVERTED and finding.rule is not None
+    return acts and finding.mechanism not in UNRULED
 
 
 def _cause(group: Sequence[Finding], number: str, detail: _Detail) -> list[str]:
@@ -169,7 +176,7 @@ def _path(path: Sequence[PathStep], entries: Iterable[Finding], detail: _Detail)
     for index, step in enumerate(path):
         if table != (step.family, step.table):
             table = (step.family, step.table)
-            lines.append(f"  table {step.family} {escape(step.table, 64)}")
+            lines.append(f"  {_KINDS.get(step.family, f'table {step.family}')} {escape(step.table, 64)}")
         mark = "  > " if index == len(path) - 1 else "    "
         head, rule = f"{mark}{escape(step.chain, 40)} #{step.handle}", escape(step.rule)
         if len(head) + 2 + len(rule) <= WIDTH:

@@ -12,6 +12,7 @@ from k3swatch.model.finding import Culprit, Finding, PortVerdict
 from k3swatch.model.incident import Change, Incident, Transition
 from k3swatch.model.words import Mechanism, State, Vantage
 from k3swatch.view.escape import escape
+from k3swatch.view.place import unruled
 from k3swatch.view.who import process, receiver, sure, taken_by
 
 TEXT = 200  # characters of a rule or a reason
@@ -184,14 +185,19 @@ def _how(incident: Incident) -> str:
         words = ": no rule explains it" + (f" ({escape(why, TEXT)})" if why else "")
     elif step is None:
         words = f": {escape(why, TEXT)}" if why else ""
+    elif (words := f": {unruled(step) or ''}") != ": ":
+        words += f" ({escape(why, TEXT)})" if why else ""
     else:
         place = f"{step.family} {escape(step.table, 64)} {escape(step.chain, 64)} handle {step.handle}"
         words = f': rule "{escape(step.rule, TEXT)}" in {place}' + (f" ({escape(why, TEXT)})" if why else "")
     who = receiver(incident.findings)
     if who is not None:
         words += f", taken by {taken_by(who, brief=True)}"
+    by = process(incident.findings)
     if incident.committer:
         words += f", by {escape(incident.committer[1], 32)} (pid {incident.committer[0]})"
+    elif by:
+        words += f", by {escape(by.partition(';')[0], 120)}"
     return words
 
 

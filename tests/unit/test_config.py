@@ -141,7 +141,7 @@ CASES = {
     "allows everything": (
         "ports: [{port: 1, allow: [{}]}]",
         [
-            "f:1: ports[0].allow[0]: empty: would allow every diversion; give destination, pod or comment",
+            "f:1: ports[0].allow[0]: empty: would allow every diversion; give destination, pod, comment or program",
         ],
     ),
     "pod glob": (

@@ -1,0 +1,71 @@
+"""BPF programs attached where they can send a connection elsewhere: they cannot be read, so the answer is unknown.
+
+Which ways in each hook can touch follows the places the kernel calls it from: sk_lookup before any listener is
+looked up, connect and sendmsg when a process of the control group dials, XDP and tc when a packet comes in on the
+interface. See docs/adr/0006 for what is left out and why.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+
+from k3swatch.model.finding import Finding, PathStep
+from k3swatch.model.port import Host, Program, ProtectedPort, family_of
+from k3swatch.model.words import Evidence, Family, Mechanism, Protocol, State, Vantage
+
+MOST = 32  # programs that are told of; a host has a handful
+WHY = "a BPF program is attached that can send connections elsewhere; what it does cannot be read"
+
+_DIALLING = {"connect4": Family.IP, "connect6": Family.IP6, "sendmsg4": Family.IP, "sendmsg6": Family.IP6}
+Way = tuple[Vantage, str]
+
+
+def attached(host: Host, port: ProtectedPort, ways: Sequence[Way]) -> Iterator[Finding]:
+    """One finding for each program and each of the (vantage, address) pairs in `ways` that it can touch."""
+    for program in host.programs[:MOST]:
+        for vantage, text in ways:
+            if _touches(host, port, program, vantage, text):
+                yield Finding(
+                    State.UNKNOWN,
+                    Mechanism.BPF,
+                    vantage,
+                    family_of(ipaddress.ip_address(text)),
+                    (text,),
+                    conditions=_conditions(program, vantage),
+                    certain=False,
+                    evidence=frozenset({Evidence.RULE}),
+                    path=(_step(program),),
+                    why=WHY,
+                )
+
+
+def _touches(host: Host, port: ProtectedPort, program: Program, vantage: Vantage, text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    if program.hook == "sk_lookup":
+        return True
+    if program.hook in _DIALLING:
+        return (
+            vantage is Vantage.LOCAL
+            and _DIALLING[program.hook] is family_of(address)
+            and (port.protocol is Protocol.UDP or program.hook.startswith("connect"))
+        )
+    if program.interface in host.loopbacks:
+        return vantage is Vantage.LOCAL  # whatever this host sends to itself passes there
+    return vantage is Vantage.EXTERNAL and address in host.carriers.get(program.interface, ())
+
+
+def _conditions(program: Program, vantage: Vantage) -> tuple[str, ...]:
+    if program.hook in _DIALLING:
+        return () if program.place == "/" else (f"by processes in control group {program.place}",)
+    return (f"on interface {program.place}",) if program.interface and vantage is Vantage.EXTERNAL else ()
+
+
+def _step(program: Program) -> PathStep:
+    """The program in the place of a rule: `handle` is its id, `rule` begins with its name."""
+    facts = [f"tag {program.tag}"] if program.tag else []
+    facts += [f"loaded by user {program.uid}"] if program.uid is not None else []
+    rule = program.name or "unnamed"
+    if facts:
+        rule += f" ({', '.join(facts)})"
+    return PathStep("bpf", program.hook, program.place, program.id, rule)

@@ -1,0 +1,116 @@
+"""The BPF programs that could send a connection elsewhere, wherever this host has some attached.
+
+Asked every time: the network namespace, the root of the control groups, interfaces that carry an address of ours.
+The control groups below the root are many and change rarely: asked again after KEPT seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from k3swatch.decode.bpfobjects import Info, decode_filter, decode_info, decode_qdisc
+from k3swatch.errors import DecodeError, SourceError, Unsupported
+from k3swatch.model.port import Host, Program
+from k3swatch.sources import bpfobjects, procs, rtnetlink
+from k3swatch.sources.bpfobjects import TCX_EGRESS, TCX_INGRESS
+
+KEPT = 25.0
+INTERFACES, GROUPS, MOST = 64, 2048, 64  # interfaces and control groups asked, programs told of, at most
+
+_DIALLING = {
+    bpfobjects.CGROUP_INET4_CONNECT: "connect4",
+    bpfobjects.CGROUP_INET6_CONNECT: "connect6",
+    bpfobjects.CGROUP_UDP4_SENDMSG: "sendmsg4",
+    bpfobjects.CGROUP_UDP6_SENDMSG: "sendmsg6",
+}
+# qdiscs with filters on the way in and out: parent (TC_H_CLSACT or TC_H_INGRESS, and the direction), by kind
+_INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
+_PARENTS = {"clsact": ((_INGRESS, "ingress"), (_EGRESS, "egress")), "ingress": ((0xFFFF0000, "ingress"),)}
+
+
+class Programs:
+    """Remembers what the control groups below the root have."""
+
+    def __init__(self) -> None:
+        self._below: list[Program] = []
+        self._asked_at: float | None = None
+        self._infos: dict[int, Info] = {}
+
+    def read(self, host: Host, now: float) -> tuple[tuple[Program, ...], tuple[str, ...]]:
+        """The programs, and what could not be read, one line each. `now` is in monotonic seconds. Never raises."""
+        unreadable: list[str] = []
+
+        def attempt(what: str, read: Callable[[], Iterator[Program]]) -> list[Program]:
+            try:
+                return list(read())
+            except Unsupported as error:
+                unreadable.append(f"BPF programs: {error}")
+            except (SourceError, DecodeError, OSError) as error:
+                unreadable.append(f"BPF programs of {what}: {error}")
+            return []
+
+        found = attempt("the network namespace", _lookups)
+        mount = procs.cgroup_mount()
+        if mount is not None:
+            found += attempt("control groups", lambda: _dialling(mount, "/"))
+            if self._asked_at is None or now - self._asked_at > KEPT:
+                self._below = attempt("control groups", lambda: _below(mount))
+                self._asked_at = now
+        found += self._below
+        found += attempt("interfaces", lambda: _on_interfaces(host))
+        return self._named(found[:MOST]), tuple(dict.fromkeys(unreadable))
+
+    def _named(self, programs: list[Program]) -> tuple[Program, ...]:
+        """The same with their names, where those may be asked: a confined daemon may not, but remembers."""
+        infos = {}
+        for program in programs:
+            info = self._infos.get(program.id)
+            if info is None and (raw := bpfobjects.info(program.id)) is not None:
+                info = decode_info(raw)
+            if info is not None:
+                infos[program.id] = info
+        self._infos = infos
+        return tuple(
+            replace(program, name=info.name, tag=info.tag, uid=info.uid)
+            if (info := infos.get(program.id))
+            else program
+            for program in programs
+        )
+
+
+def _lookups() -> Iterator[Program]:
+    for number in bpfobjects.query_netns(bpfobjects.SK_LOOKUP):
+        yield Program("sk_lookup", "netns", number)
+
+
+def _dialling(mount: str, path: str) -> Iterator[Program]:
+    for kind, numbers in bpfobjects.query_cgroup(mount + path, tuple(_DIALLING)).items():
+        for number in numbers:
+            yield Program(_DIALLING[kind], path, number)
+
+
+def _below(mount: str) -> Iterator[Program]:
+    for path, _ in procs.cgroups(mount, GROUPS):
+        if path != "/":
+            yield from _dialling(mount, path)
+
+
+def _on_interfaces(host: Host) -> Iterator[Program]:
+    carriers = [interface for interface in host.interfaces if interface.index in host.carriers][:INTERFACES]
+    qdiscs = {decode_qdisc(raw) for raw in rtnetlink.qdiscs()}
+    for interface in carriers:
+        index, name = interface.index, interface.name
+        for number in interface.xdp:
+            yield Program("xdp", name, number, interface=index)
+        for kind, parents in _PARENTS.items():
+            if (index, kind) in qdiscs:
+                for parent, way in parents if interface.loopback else parents[:1]:
+                    for raw in rtnetlink.filters(index, parent):
+                        for known in decode_filter(raw):
+                            yield Program(f"tc {way}", name, known.id, known.name, known.tag, interface=index)
+        # what leaves by another interface is no connection to this host
+        for attach_type, way in ((TCX_INGRESS, "ingress"), (TCX_EGRESS, "egress")):
+            if interface.loopback or attach_type == TCX_INGRESS:
+                for number in bpfobjects.query(index, attach_type):
+                    yield Program(f"tcx {way}", name, number, interface=index)

@@ -1,0 +1,19 @@
+"""What stands in the place of a rule: a listening socket, a BPF program. Pure; all of it is escaped."""
+
+from __future__ import annotations
+
+from k3swatch.model.finding import PathStep
+from k3swatch.view.escape import escape
+
+TEXT = 200
+
+
+def unruled(step: PathStep) -> str | None:
+    """`socket 0.0.0.0:6443 of /usr/bin/python3 (pid 7) in x.service`, `BPF program drop (...) at xdp eth0, id 12`;
+    None for a rule."""
+    rule, chain = escape(step.rule, TEXT), escape(step.chain, 64)
+    if step.family == "socket":
+        return f"socket {chain} of {rule}"
+    if step.family == "bpf":
+        return f"BPF program {rule} at {escape(step.table, 64)} {chain}, id {step.handle}"
+    return None
