@@ -1,7 +1,8 @@
 """The command line: the only module that prints and exits.
 
 Exit status: 0 delivered or unserved, 1 diverted or blocked (or `run` could not start), 2 unknown, 64 usage,
-77 not permitted, 78 bad configuration; 130 on Ctrl-C. Errors go to stderr: one line, then a hint.
+77 not permitted, 78 bad configuration; 130 on Ctrl-C. Errors go to stderr: one line, then a hint. A bug, or a disk
+that is full, is `unknown`: Python's own status for it, 1, would say that the port is diverted.
 Everything but argparse is imported by the command that needs it, so that `check` starts fast.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
@@ -35,11 +37,12 @@ def entry() -> NoReturn:
 def main(argv: Sequence[str]) -> int:
     """Run one command; the exit status."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if stream is not None:  # closed by who started us
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         args = _parser().parse_args(argv)
         status: int = args.command(args)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except UsageError as error:
         _complain(str(error))
         _complain(error.hint, "hint")
@@ -58,11 +61,33 @@ def main(argv: Sequence[str]) -> int:
         _complain(error.hint, "hint")
         return BAD if "run" in argv[:1] else UNKNOWN
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return 128 + 13  # as if SIGPIPE had ended us
     except KeyboardInterrupt:
         return 128 + 2
+    except Exception:  # noqa: BLE001  see above: it must not end with 1
+        traceback.print_exc()
+        _complain(
+            "this is a bug in k3swatch, not an answer: please report it, with `k3swatch snapshot -o FILE`"
+        )
+        return BAD if "run" in argv[:1] else UNKNOWN
     return status
+
+
+def _say(text: str) -> None:
+    """Print an answer. SourceError when nobody can read it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _close_stdout()
+        raise SourceError(f"standard output: {error.strerror}") from error
+
+
+def _close_stdout() -> None:
+    """What is still buffered goes nowhere; else the interpreter tries it again at its end, and complains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(text: str, who: str = "k3swatch") -> None:
@@ -146,21 +171,15 @@ def _run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     config = _config(args)
     ports = [_port(spec, config) for spec in args.port] if args.port else config.ports
-    observation = _look(args, ports)
-    if any(
-        port.allow for port in ports
-    ):  # what the daemon would be silent about; `explain` shows it all the same
-        from k3swatch.incident.allow import without_allowed
-
-        observation = replace(observation, verdicts=tuple(map(without_allowed, observation.verdicts)))
+    observation = _alarming(_look(args, ports))
     if args.format == "json":
         from k3swatch.view import document
 
-        print(document.dumps(document.check(observation)))
+        _say(document.dumps(document.check(observation)))
     else:
         from k3swatch.view import check
 
-        print(check.text(observation, _colour()))
+        _say(check.text(observation, _colour()))
     return exit_status(observation.state)
 
 
@@ -175,17 +194,23 @@ def _explain(args: argparse.Namespace) -> int:
         from k3swatch.model.words import Vantage
 
         observation = seen_from(observation, Vantage(args.vantage))
+    alarming = _alarming(observation)
     if not any(verdict.judged or verdict.findings for verdict in observation.verdicts):
         raise UsageError("nobody can dial that port so: check --from, --to and --vantage")
     if args.format == "json":
         from k3swatch.view import document
 
-        print(document.dumps(document.check(observation)))
+        _say(document.dumps(document.check(observation)))
     else:
         from k3swatch.view import explain
 
-        print(explain.text(observation, _colour()))
-    return exit_status(observation.state)
+        note = ""
+        if alarming.verdicts != observation.verdicts:
+            note = (
+                f"\nWhat the configuration allows is told to nobody; without it the port is {alarming.state}."
+            )
+        _say(explain.text(observation, _colour(), explain.HEIGHT - bool(note)) + note)
+    return exit_status(alarming.state)
 
 
 def _snapshot(args: argparse.Namespace) -> int:
@@ -199,7 +224,7 @@ def _snapshot(args: argparse.Namespace) -> int:
         document = capture(source, time.time())
     text = json.dumps(document, indent=1)
     if not args.output:
-        print(text)
+        _say(text)
         return OK
     try:
         with open(args.output, "w", encoding="ascii") as file:
@@ -217,7 +242,7 @@ def _status(args: argparse.Namespace) -> int:
 
     config = _config(args)
     document = status.parse(ask(config.control.socket))
-    print(json.dumps(document, indent=2) if args.format == "json" else status.text(document, _colour()))
+    _say(json.dumps(document, indent=2) if args.format == "json" else status.text(document, _colour()))
     return exit_status(document["state"])
 
 
@@ -235,9 +260,9 @@ def _history(args: argparse.Namespace) -> int:
         raise UsageError(f"--since: {error}") from error
     found = past(_config(args).state.path, start)
     if args.format == "json":
-        print(document.dumps(history.to_json(found, start)))
+        _say(document.dumps(history.to_json(found, start)))
     else:
-        print(history.text(found, now, start, _colour()))
+        _say(history.text(found, now, start, _colour()))
     return OK
 
 
@@ -251,15 +276,14 @@ def _config_check(args: argparse.Namespace) -> int:
     from k3swatch import config
 
     ports = config.load(args.file).ports
-    print(f"{args.file}: good, protects {', '.join(port.spec for port in ports)}")
+    _say(f"{args.file}: good, protects {', '.join(port.spec for port in ports)}")
     return OK
 
 
 def _look(args: argparse.Namespace, ports: Sequence[ProtectedPort]) -> Observation:
-    """One observation of this host or of a snapshot, known-good diversions left out."""
+    """One observation of this host or of a snapshot."""
     from k3swatch.clock import SystemClock
     from k3swatch.daemon.observe import observe
-    from k3swatch.incident.allow import without_allowed
 
     source = _address(args.source, "--from") if getattr(args, "source", None) else None
     if getattr(args, "snapshot", None):
@@ -268,9 +292,14 @@ def _look(args: argparse.Namespace, ports: Sequence[ProtectedPort]) -> Observati
         snapshot = SnapshotRuleset.load(args.snapshot)
         observation = observe(snapshot, snapshot.host, ports, SystemClock(), source)
         # this host's files tell nothing about another's pods, whose addresses are the same
-        observation = _attributed(observation, args.root if args.root != "/" else None, snapshot)
-    else:
-        observation = _look_here(args.root, ports, source)
+        return _attributed(observation, args.root if args.root != "/" else None, snapshot)
+    return _look_here(args.root, ports, source)
+
+
+def _alarming(observation: Observation) -> Observation:
+    """Without the known-good diversions: what the daemon makes incidents of."""
+    from k3swatch.incident.allow import without_allowed
+
     return replace(observation, verdicts=tuple(map(without_allowed, observation.verdicts)))
 
 
@@ -330,12 +359,12 @@ def _port(spec: str, config: Config) -> ProtectedPort:
     from k3swatch.config.words import port_spec
 
     for port in config.ports:
-        if spec in (port.spec, port.name):
+        if spec in (port.name, port.spec, port.spec.removeprefix("tcp/")):
             return port
     try:
         return port_spec(spec)
     except ValueError as error:
-        raise UsageError(str(error), "ports are written tcp/6443") from error
+        raise UsageError(str(error), "write tcp/6443, 6443, or a name of the configuration") from error
 
 
 def _address(text: str, option: str) -> Address:
@@ -357,7 +386,12 @@ def _network(text: str, option: str) -> Network:
 
 
 def _colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return (
+        sys.stdout is not None
+        and sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM") != "dumb"
+    )
 
 
 if __name__ == "__main__":

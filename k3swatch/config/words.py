@@ -86,10 +86,12 @@ def pod(text: str) -> str:
 
 
 def port_spec(text: str) -> ProtectedPort:
-    """`tcp/6443`, as the command line writes a port; on every address of this host."""
+    """`tcp/6443` or `6443`, as the command line writes a port; on every address of this host."""
     protocol, slash, number = text.partition("/")
-    if not slash or protocol not in tuple(Protocol):
-        raise ValueError(f"{text}: want tcp/PORT or udp/PORT, as in tcp/6443")
+    if not slash and text.isascii() and text.isdigit():
+        protocol, number = Protocol.TCP, text
+    elif protocol not in tuple(Protocol) or not slash:
+        raise ValueError(f"{text}: want tcp/PORT or udp/PORT")
     port = _number(number, 1)
     return ProtectedPort(f"{protocol}-{port}", port, Protocol(protocol))
 

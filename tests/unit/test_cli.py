@@ -32,7 +32,8 @@ def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
         (["frobnicate"], 64, "invalid choice: 'frobnicate'"),
         (["check", "--format", "xml"], 64, "invalid choice: 'xml'"),
         (["config", "check"], 64, "the following arguments are required: FILE"),
-        (["explain", "6443"], 64, "6443: want tcp/PORT or udp/PORT, as in tcp/6443"),
+        (["explain", "6443/tcp"], 64, "6443/tcp: want tcp/PORT or udp/PORT"),
+        (["explain", "99999"], 64, "port 99999 is not in 1..65535"),
         (["explain", "tcp/99999"], 64, "port 99999 is not in 1..65535"),
         (["explain", "tcp/٣"], 64, "port ٣ is not in 1..65535"),
         (["explain", "--from", "nowhere", "--snapshot", SNAPSHOT], 64, "--from: 'nowhere' does not appear"),
@@ -112,7 +113,7 @@ def test_config_check_says_what_is_protected(tmp_path: Path, capsys: pytest.Capt
 def test_a_configured_port_keeps_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("ports: [{port: 6443, name: api}, {port: 22}]\n")
-    for spec in ("tcp/6443", "api"):
+    for spec in ("tcp/6443", "6443", "api"):
         cli.main(["explain", spec, "--config", str(path), "--snapshot", SNAPSHOT])
         assert capsys.readouterr().out.startswith("tcp/6443 (api) on node1 is DIVERTED")
 
@@ -138,6 +139,13 @@ def test_known_good_diversions_are_good_here_too(
     path = tmp_path / "c.yaml"
     path.write_text(f"ports: [{{port: 6443, allow: [{allow}]}}]\n")
     assert cli.main(["explain", "--config", str(path), "--snapshot", SNAPSHOT]) == status
+    shown, note = (
+        capsys.readouterr().out,
+        "What the configuration allows is told to nobody; without it the port is ",
+    )
+    assert "is DIVERTED" in shown  # `explain` hides nothing: who lands where is the question
+    assert "every connection through" not in shown
+    assert (note + "delivered." in shown) is (status == 0)
 
 
 def test_the_default_file_is_found_below_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +192,37 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     )
     assert done.stderr == ""
     assert done.stdout.strip() == "141"
+
+
+@pytest.mark.parametrize("arguments", ["explain --snapshot " + SNAPSHOT, "config check /dev/null"])
+def test_an_answer_that_cannot_be_written_is_no_answer(arguments: str) -> None:
+    """A full disk: one line, and not the status that means diverted."""
+    done = run(
+        code=f"import sys; from k3swatch import cli; sys.stdout = open('/dev/full', 'w'); "
+        f"sys.exit(cli.main({arguments.split()!r}))"
+    )
+    assert done.returncode == 2
+    assert done.stderr == "k3swatch: standard output: No space left on device\n"
+
+
+def test_standard_output_may_be_closed() -> None:
+    command = f"{sys.executable} -m k3swatch.cli explain --snapshot {SNAPSHOT} >&-"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=REPO, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")  # diverted, as the rules say
+
+
+def test_a_bug_is_not_taken_for_a_diversion(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python's own status for an exception nobody caught is 1, and 1 means diverted."""
+    monkeypatch.setattr("k3swatch.config.load", lambda path: {}["bug"])
+    assert cli.main(["check"]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "KeyError: 'bug'" in err
+    assert "not an answer" in err.splitlines()[-1]
 
 
 def test_a_terminal_that_knows_no_unicode_loses_nothing() -> None:
