@@ -31,6 +31,7 @@ _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 # family, state, timer, retrans; sport, dport, src, dst, if, cookie; expires, rqueue, wqueue, uid, inode
 _INET_DIAG_MSG = struct.Struct("=BBBB2s2s16s16sI8xIIIII")
 _INET_DIAG_SKV6ONLY, _INET_DIAG_CGROUP_ID = 11, 21
+_INET_DIAG_SOCKOPT, _SOCKOPT_TRANSPARENT = 22, 1 << 5  # struct inet_diag_sockopt, its first byte
 
 
 def _ip(family: int, value: bytes, where: str) -> Address:
@@ -101,11 +102,14 @@ def decode_socket(raw: bytes, protocol: Protocol) -> ListeningSocket:
     body = _fixed(raw, _SOCK_DIAG_BY_FAMILY, _INET_DIAG_MSG, "socket")
     family, _, _, _, port, _, source, _, interface, _, _, _, uid, inode = _INET_DIAG_MSG.unpack_from(body)
     v6only, cgroup = False, 0
+    transparent: bool | None = None
     for kind, value in walk(body, "socket", _INET_DIAG_MSG.size):
         if kind == _INET_DIAG_SKV6ONLY:
             v6only = any(value)
         elif kind == _INET_DIAG_CGROUP_ID and len(value) == 8:
             (cgroup,) = struct.unpack("=Q", value)
+        elif kind == _INET_DIAG_SOCKOPT and value:
+            transparent = bool(value[0] & _SOCKOPT_TRANSPARENT)
     return ListeningSocket(
         protocol,
         _ip(family, source, "socket"),
@@ -115,4 +119,5 @@ def decode_socket(raw: bytes, protocol: Protocol) -> ListeningSocket:
         uid=uid,
         interface=interface,
         cgroup=cgroup,
+        transparent=transparent,
     )

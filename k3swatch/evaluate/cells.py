@@ -96,6 +96,19 @@ def masked(cell: Byte, mask: int, flip: int) -> Byte:
     return replace(cell, mask=cell.mask & mask, flip=(cell.flip & mask) ^ flip)
 
 
+def combined(one: Byte, other: Byte) -> Byte | None:
+    """one ^ other; None when both are unknown and not parts of one thing that complete each other."""
+    if isinstance(one, int):
+        return masked(other, 0xFF, one)
+    if isinstance(other, int):
+        return masked(one, 0xFF, other)
+    if not isinstance(one, Part) or not isinstance(other, Part):
+        return None
+    if (one.var, one.index) == (other.var, other.index) and not one.mask & other.mask:
+        return replace(one, mask=one.mask | other.mask, flip=one.flip ^ other.flip)
+    return None
+
+
 def describe(cells: Sequence[Byte]) -> str:
     """What the cells are, for naming a test that cannot be decided: `ip saddr . mark`."""
     names: list[str] = []

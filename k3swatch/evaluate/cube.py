@@ -102,6 +102,16 @@ class Cube:
 EVERYTHING = Cube()
 
 
+def exceeds(cubes: Iterable[Cube], others: Iterable[Cube]) -> bool:
+    """Whether anything in `cubes` is in none of `others`; too many pieces count as yes."""
+    left = list(cubes)
+    for other in others:
+        left = [rest for cube in left for rest in cube.split(list(other.items))[1]]
+        if len(left) > MOST_RANGES:
+            return True
+    return bool(left)
+
+
 def simplify(cubes: Iterable[Cube]) -> tuple[Cube, ...]:
     """Fewer cubes for the same whole: two that differ in one variable become one."""
     todo = list(dict.fromkeys(cubes))

@@ -17,7 +17,7 @@ from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate.cube import EVERYTHING, Cube, Kind, Var, simplify
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import Scene, is_local
-from k3swatch.evaluate.ranges import contains, normal
+from k3swatch.evaluate.ranges import Ranges, normal, subtract
 from k3swatch.evaluate.words import conditions
 from k3swatch.model import xt
 from k3swatch.model.expr import Expr, Payload, XtMatch
@@ -27,6 +27,7 @@ from k3swatch.model.ruleset import SET_ANONYMOUS, Element, Rule, Ruleset
 from k3swatch.model.words import Family, Mechanism, State, Vantage
 
 MOST_COMBINED = 64
+EPHEMERAL: Ranges = ((32768, 60999),)  # net.ipv4.ip_local_port_range, as it is by default
 MOST_SHOWN = 16  # elements of an anonymous set in a rule's text
 MOST_RESTRICTIONS = 16  # a block list of thousands of rules is not thousands of findings
 
@@ -152,9 +153,12 @@ def _by_rule(judged: Iterable[Judged]) -> list[list[Judged]]:
 def _everybody(judged: Sequence[Judged], shadowed: bool, scene: Scene, address: str) -> bool:
     """Whether the drops together meet every packet that gets that far; what is not understood may hold.
 
-    A process of this host that does not choose its source address gets the one it dials: that is everybody here.
+    Everybody is who does nothing special: whose packets come with no mark, from an ephemeral port; and, of the
+    processes of this host, those that do not choose a source address, which get the one they dial.
     """
-    usual = int(ipaddress.ip_address(address))
+    usual = {scene.mark: ((0, 0),), scene.sport: EPHEMERAL}
+    if scene.vantage is Vantage.LOCAL:
+        usual[scene.saddr] = ((int(ipaddress.ip_address(address)),) * 2,)
     by_one: dict[
         Var, list[tuple[int, int]]
     ] = {}  # block lists: thousands of rules about one thing, the source
@@ -162,15 +166,17 @@ def _everybody(judged: Sequence[Judged], shadowed: bool, scene: Scene, address: 
     for one in judged:
         if one.outcome.fate not in (Fate.DROPPED, Fate.REJECTED) or one.shadowed != shadowed:
             continue
-        items = [item for item in one.outcome.cube.items if item[0].kind is not Kind.OPAQUE]
-        if scene.vantage is Vantage.LOCAL:
-            if not contains(one.outcome.cube.get(scene.saddr), usual):
-                continue
-            items = [item for item in items if item[0] != scene.saddr]
-        if len(items) == 1:
-            by_one.setdefault(items[0][0], []).extend(items[0][1])
-        elif len(cubes) < MOST_COMBINED:
-            cubes.append(Cube(tuple(items)))
+        items = []
+        for var, ranges in one.outcome.cube.items:
+            if var in usual and subtract(usual[var], ranges):
+                break
+            if var not in usual and var.kind is not Kind.OPAQUE:
+                items.append((var, ranges))
+        else:
+            if len(items) == 1:
+                by_one.setdefault(items[0][0], []).extend(items[0][1])
+            elif len(cubes) < MOST_COMBINED:
+                cubes.append(Cube(tuple(items)))
     cubes.extend(EVERYTHING.replace(var, normal(pairs)) for var, pairs in by_one.items())
     return any(not cube.items for cube in simplify(cubes))
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from k3swatch.errors import DecodeError, Interrupted, SourceError
-from k3swatch.evaluate.findings import findings
-from k3swatch.evaluate.hooks import outcomes
 from k3swatch.evaluate.listeners import behind, taken
 from k3swatch.evaluate.packet import Scene, scene
 from k3swatch.evaluate.programs import attached
+from k3swatch.evaluate.ties import told
 from k3swatch.evaluate.walk import Walk
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.port import LOCAL, Address, Host, ProtectedPort, family_of
@@ -82,8 +81,7 @@ def _comes_from(host: Host, source: Address, vantage: Vantage, address: Address)
 
 def _judge_address(walk: Walk, view: Scene, port: ProtectedPort, address: Address) -> list[Finding]:
     try:
-        ends = outcomes(walk, view, address.packed, port.port)
-        return findings(walk.ruleset, view, port, str(address), ends)
+        return told(walk, view, port, address)
     except Interrupted:
         raise
     except (SourceError, DecodeError) as error:

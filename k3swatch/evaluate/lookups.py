@@ -1,7 +1,8 @@
 """Sets, maps and verdict maps: the kernel is asked when the key is known, the elements are read when it is not.
 
 A set that rules or timeouts change without a commit (`flags dynamic, timeout`) is not read for unknown keys: its
-answer of now would not hold for the next connection.
+answer of now would not hold for the next connection. A key that is not in it may be by then: the packet itself may
+add it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ def lookup(context: Context, expr: Lookup, path: Path) -> list[Path]:
         info = context.ruleset.set_info(context.family, context.table, expr.set)
         cells = path.read(expr.sreg, info.key_length)
         key = known(cells)
-        if key is not None:
-            found = context.ruleset.lookup(info, key)
+        changing = bool(info.flags & (SET_EVAL | SET_TIMEOUT))
+        found = context.ruleset.lookup(info, key) if key is not None else None
+        if key is not None and (found is not None or not changing):
             return _hit(expr, path, found) if (found is not None) != inverted else [ended(path)]
-        if not info.flags & (SET_EVAL | SET_TIMEOUT):
+        if not changing:
             elements = context.ruleset.elements(info, MOST_ELEMENTS)
             if elements is not None:
                 return _listed(expr, path, info, cells, elements, inverted)
@@ -36,10 +38,10 @@ def lookup(context: Context, expr: Lookup, path: Path) -> list[Path]:
     except (SourceError, DecodeError) as error:
         return _unreadable(context, expr, path, f"set {expr.set} cannot be read: {error}")
     if expr.dreg is not None:
-        return _unreadable(
-            context, expr, path, f"map {expr.set} has no fixed answer for an unknown {describe(cells)}"
-        )
+        return _unreadable(context, expr, path, f"map {expr.set} has no fixed answer for {describe(cells)}")
     name = f"{context.family} {context.table} @{expr.set}"
+    if changing:  # by a rule before this one, even
+        name += f" {context.rule_id}"
     return split(path, undecided(cells, name, f"@{expr.set}"), not inverted)
 
 

@@ -15,7 +15,7 @@ from k3swatch.evaluate.cube import YES, Box, Cube, Kind, flag
 from k3swatch.evaluate.outcome import Fate, Target
 from k3swatch.evaluate.packet import Packet, Scene
 from k3swatch.model.expr import Code, Counter, Expr, Last, Log, Verdict
-from k3swatch.model.ruleset import Ruleset
+from k3swatch.model.ruleset import Rule, Ruleset
 from k3swatch.model.words import Mechanism
 
 UNSET: Byte = 0  # the kernel refuses rules that read a register nobody wrote
@@ -45,6 +45,7 @@ class Context:
     table: str
     rule_id: str
     emit: Emit
+    path: tuple[Rule, ...]
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from k3swatch.evaluate.cells import (
     Byte,
     Cells,
+    Part,
     blank,
     describe,
     doubt,
@@ -22,12 +23,16 @@ from k3swatch.evaluate.cube import Kind, Var
 from k3swatch.evaluate.machine import Context, Path, decided, ended, maybe, split
 from k3swatch.evaluate.packet import (
     RAW_CONNTRACK,
+    SAME_PRIORITY,
     Packet,
     Scene,
     environment,
+    has_connection,
     interface_cells,
     load_fib,
     load_payload,
+    source_address,
+    source_port,
 )
 from k3swatch.model.expr import (
     Bitwise,
@@ -207,7 +212,11 @@ NEW, INVALID, UNTRACKED = 8, 1, 64  # NF_CT_STATE_BIT(IP_CT_NEW), NF_CT_STATE_IN
 def ct(context: Context, expr: Ct, path: Path) -> list[Path]:
     """nft_ct_get_eval for the first packet of a connection: state new, original direction, nothing set yet."""
     scene, packet = context.scene, path.packet
-    seen = scene.priority > RAW_CONNTRACK and packet.tracked
+    seen = has_connection(scene, packet)
+    length = _CT.get(expr.key, 4)
+    if scene.priority == RAW_CONNTRACK and packet.tracked:
+        path.write(expr.dreg, environment(f"ct key {expr.key}", length))
+        return maybe(path, SAME_PRIORITY, Kind.OPAQUE)
     if expr.key == 0:
         value = NEW if seen else (INVALID if packet.tracked else UNTRACKED)
         path.write(expr.dreg, tuple(value.to_bytes(4, "little")))
@@ -218,36 +227,57 @@ def ct(context: Context, expr: Ct, path: Path) -> list[Path]:
     if cells is None:
         fixed: dict[int, Cells] = {
             1: (0,),
-            2: (0, 0, 0, 0),
+            2: _status(scene, packet),
             3: packet.ctmark,
             7: (scene.family.nfproto,),
             10: (scene.protocol.number,),
-            17: (0, 0),
+            17: packet.zone,
         }
         cells = fixed.get(expr.key)
-        if expr.key == 2 and packet.mapped:
-            cells = None
-    path.write(
-        expr.dreg, cells if cells is not None else environment(f"ct key {expr.key}", _CT.get(expr.key, 4))
-    )
+    path.write(expr.dreg, cells if cells is not None else environment(f"ct key {expr.key}", length))
     return [path]
 
 
-_CT = {6: 16, 8: 16, 9: 16, 11: 2, 12: 2, 13: 16, 14: 8, 15: 8, 16: 8, 21: 16, 22: 16}  # lengths other than 4
+_CT = {
+    1: 1,
+    6: 16,
+    7: 1,
+    8: 16,
+    9: 16,
+    10: 1,
+    11: 2,
+    12: 2,
+    13: 16,
+    14: 8,
+    15: 8,
+    16: 8,
+    17: 2,
+    21: 16,
+    22: 16,
+}
+CONFIRMED, SRC_NAT, DST_NAT = 8, 16, 32  # enum ip_conntrack_status
+_STATUS = Var("ct status", ((0, 0x1FF),), Kind.ENVIRONMENT, "ct status")
+
+
+def _status(scene: Scene, packet: Packet) -> Cells:
+    """The status bits; not known: whether NAT has been looked for yet (bits 7 and 8), and what SNAT changed."""
+    value = DST_NAT if packet.dialled else 0
+    if scene.vantage is Vantage.LOCAL and scene.iif is not None:
+        value |= CONFIRMED  # it has passed postrouting
+    open_bits = 0x80 | (SRC_NAT if packet.snatted else 0)
+    return (Part(_STATUS, 0, open_bits, value), Part(_STATUS, 1, 0x01), 0, 0)
 
 
 def _tuple_key(scene: Scene, packet: Packet, key: int) -> Cells | None:
     """Keys of the original tuple: addresses and ports as the client dialled them."""
-    if packet.mapped:
-        return None
-    offset, length = (12, 4) if scene.family is Family.IP else (8, 16)
-    if key in (8, 19, 21):
-        return load_payload(scene, packet, 1, offset, length)
+    daddr, dport = packet.dialled or (packet.daddr, packet.dport)
+    if key in (8, 11, 19, 21):
+        if packet.snatted:
+            return None
+        return source_port(scene, packet) if key == 11 else source_address(scene, packet)
     if key in (9, 20, 22):
-        return tuple(packet.daddr)
-    if key == 11:
-        return load_payload(scene, packet, 2, 0, 2)
-    return tuple(packet.dport.to_bytes(2)) if key == 12 else None
+        return tuple(daddr)
+    return tuple(dport.to_bytes(2)) if key == 12 else None
 
 
 def fib(context: Context, expr: Fib, path: Path) -> list[Path]:

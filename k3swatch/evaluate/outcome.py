@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from k3swatch.evaluate.cube import Cube
+from k3swatch.evaluate.packet import Packet
 from k3swatch.model.ruleset import Rule
 from k3swatch.model.words import Mechanism
 
@@ -45,3 +46,4 @@ class Outcome:
     shadow: tuple[int, int] | None = None
     group: tuple[int, int] = (0, 0)
     why: str = ""
+    packet: Packet | None = None  # as it came to the deciding rule

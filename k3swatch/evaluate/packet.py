@@ -7,17 +7,24 @@ Follows nft_payload_eval, nft_meta_get_eval, nft_ct_get_eval, nft_fib4_eval/nft_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from k3swatch.evaluate.cells import Cells, Part, big, blank, little, table
+from k3swatch.evaluate.cells import Byte, Cells, Part, big, blank, known, little, table
 from k3swatch.evaluate.cube import Kind, Var
 from k3swatch.evaluate.ranges import Ranges, normal, subtract
 from k3swatch.model.port import Address, Host, family_of
+from k3swatch.model.ruleset import Rule
 from k3swatch.model.words import Family, Protocol, Vantage
 
 RTN_UNICAST, RTN_LOCAL = 1, 2  # enum rtn_type, uapi/linux/rtnetlink.h
 OIFNAME = 2  # enum nft_fib_result
+SADDR = {Family.IP: 12, Family.IP6: 8}  # offsets in the network header
+DADDR = {Family.IP: 16, Family.IP6: 24}
 RAW_CONNTRACK = -200  # NF_IP_PRI_CONNTRACK: before it no rule sees a connection
+
+
+def _place(item: tuple[tuple[int, int], Byte]) -> tuple[int, int]:
+    return item[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +35,27 @@ class Packet:
     dport: int
     mark: Cells
     ctmark: Cells = (0, 0, 0, 0)
+    zone: Cells = (0, 0)
     tracked: bool = True
-    mapped: bool = False  # a NAT mapping is set up: no further nat chain is asked
+    dialled: tuple[bytes, int] | None = None  # where it was going when NAT sent it somewhere else
+    snatted: bool = False  # NAT has set up its source
+    patch: tuple[
+        tuple[int, int, Byte], ...
+    ] = ()  # bytes that were overwritten: header, offset, what is there now
+    sent: tuple[Rule, ...] = ()  # the path of the rule that overwrote the destination, without a connection
     shadow: tuple[int, int] | None = None  # (group of tied chains, chain within it) that decided before
+
+    def mapped(self, daddr: bytes, dport: int) -> Packet:
+        """As NAT sends it on. An identity mapping leaves no trace (IPS_DST_NAT is not set)."""
+        there = (self.daddr, self.dport)
+        return self if there == (daddr, dport) else replace(self, daddr=daddr, dport=dport, dialled=there)
+
+    def overwritten(self, written: dict[tuple[int, int], Byte]) -> Packet:
+        """With other bytes in its headers."""
+        bytes_now = {(base, offset): byte for base, offset, byte in self.patch} | written
+        return replace(
+            self, patch=tuple((*place, byte) for place, byte in sorted(bytes_now.items(), key=_place))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +130,38 @@ def scene(
     )
 
 
+SAME_PRIORITY = "whether connection tracking runs before a chain of its own priority"
+
+
+def has_connection(scene: Scene, packet: Packet) -> bool:
+    """Whether conntrack has given the packet a connection by now."""
+    return scene.priority > RAW_CONNTRACK and packet.tracked
+
+
+def source_address(scene: Scene, packet: Packet) -> Cells:
+    """The address it comes from, as it is by now."""
+    cells = load_payload(scene, packet, 1, SADDR[scene.family], scene.family.length)
+    assert cells is not None
+    return cells
+
+
+def source_port(scene: Scene, packet: Packet) -> Cells:
+    """The port it comes from, as it is by now."""
+    cells = load_payload(scene, packet, 2, 0, 2)
+    assert cells is not None
+    return cells
+
+
+def source_type(scene: Scene, packet: Packet) -> int | None:
+    """RTN_* of the address it comes from; None when that is not to be known."""
+    if not packet.patch:
+        return RTN_LOCAL if scene.vantage is Vantage.LOCAL else RTN_UNICAST
+    address = known(source_address(scene, packet))
+    if address is None:
+        return None
+    return RTN_LOCAL if is_local(scene.host, address) else RTN_UNICAST
+
+
 def environment(words: str, length: int) -> Cells:
     """Bytes that are understood but not to be known from here."""
     return blank(words, Kind.ENVIRONMENT, length)
@@ -118,6 +175,9 @@ def load_payload(scene: Scene, packet: Packet, base: int, offset: int, length: i
     if image is None:
         return environment(f"@ih,{offset * 8},{length * 8}", length)
     cells = image(scene, packet)
+    if packet.patch:
+        over = {position: byte for header, position, byte in packet.patch if header == base}
+        cells = tuple(over.get(position, cell) for position, cell in enumerate(cells))
     if offset + length <= len(cells):
         return cells[offset : offset + length]
     name = {0: "ll", 1: "nh", 2: "th"}[base]
@@ -208,8 +268,8 @@ def load_fib(scene: Scene, packet: Packet, result: int, flags: int) -> Cells:
     if flags & saddr and flags & (iif | oif):
         return environment(words, 4)
     if flags & saddr:
-        kind = RTN_LOCAL if scene.vantage is Vantage.LOCAL else RTN_UNICAST
-        return tuple(kind.to_bytes(4, "little"))
+        kind = source_type(scene, packet)
+        return environment(words, 4) if kind is None else tuple(kind.to_bytes(4, "little"))
     if not is_local(scene.host, packet.daddr):
         return tuple(RTN_UNICAST.to_bytes(4, "little"))
     if flags & iif and scene.iif is not None and scene.host.interfaces:

@@ -1,148 +1,35 @@
-"""Statements of nf_tables that decide or change what later rules see: nat, redirect, tproxy, reject, marks, notrack."""
+"""Statements of nf_tables that decide or change what later rules see: reject, queue, marks, overwriting, notrack."""
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import replace
 
-from k3swatch.evaluate.cells import Cells, known
-from k3swatch.evaluate.machine import REJECTED, Context, Path, ended, meter, rewrite, with_mark
-from k3swatch.evaluate.outcome import Fate, Target
-from k3swatch.evaluate.packet import RAW_CONNTRACK, is_local, owner_of
+from k3swatch.evaluate.cells import Byte, known
+from k3swatch.evaluate.cube import Kind
+from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Path, ended, maybe, meter, with_mark
+from k3swatch.evaluate.outcome import Fate
+from k3swatch.evaluate.packet import (
+    DADDR,
+    RAW_CONNTRACK,
+    SAME_PRIORITY,
+    has_connection,
+    load_payload,
+)
 from k3swatch.model.expr import (
+    Code,
     Connlimit,
     CtSet,
     Dynset,
+    Fwd,
     Limit,
     MetaSet,
-    Nat,
     PayloadSet,
     Queue,
     Quota,
-    Redir,
     Reject,
-    Tproxy,
     Verdict,
 )
-from k3swatch.model.port import family_of
-from k3swatch.model.words import Family, Mechanism, Vantage
-
-NETMAP = 64  # NF_NAT_RANGE_NETMAP, uapi/linux/netfilter/nf_nat.h
-
-
-def nat(context: Context, expr: Nat, path: Path) -> list[Path]:
-    """nft_nat_eval: DNAT; in an inet table only for packets of its own family (nft_nat_inet_eval)."""
-    if expr.type != 1 or expr.family not in (0, 1, context.scene.family.nfproto):
-        return [ended(path)] if expr.type != 1 else [path]
-    length = context.scene.family.length
-    low = _address(path, expr.addr_min, length)
-    high = _address(path, expr.addr_max, length) if expr.addr_max != expr.addr_min else low
-    ports = _ports(path, expr.proto_min, expr.proto_max)
-    netmap = bool(expr.flags & NETMAP)
-    return map_to(context, path, low, high, ports, netmap)
-
-
-def map_to(
-    context: Context,
-    path: Path,
-    low: bytes | None,
-    high: bytes | None,
-    ports: tuple[int, int] | str | None,
-    netmap: bool = False,
-    mechanism: Mechanism = Mechanism.DNAT,
-) -> list[Path]:
-    """A mapping to addresses `low`..`high` (empty: kept) and `ports` (None: kept; a string: not to be known)."""
-    packet = path.packet
-    if low is None or high is None or isinstance(ports, str):
-        return rewrite(context, path, mechanism, None, "the destination is computed from the packet")
-    if netmap:
-        mechanism = Mechanism.NETMAP
-        mask = bytes(0xFF & ~(a ^ b) for a, b in zip(low, high, strict=True))
-        low = high = bytes((a & m) | (d & ~m & 0xFF) for a, m, d in zip(low, mask, packet.daddr, strict=True))
-    first, last = ports if ports else (packet.dport, packet.dport)
-    target = Target(low or packet.daddr, high or packet.daddr, first, last)
-    return rewrite(context, path, mechanism, target)
-
-
-def _address(path: Path, register: int | None, length: int) -> bytes | None:
-    """Address bytes; empty when the rule leaves it alone, None when not to be known."""
-    return b"" if register is None else known(path.read(register, length))
-
-
-def _ports(path: Path, low: int | None, high: int | None) -> tuple[int, int] | str | None:
-    if low is None:
-        return None
-    first = known(path.read(low, 2))
-    last = known(path.read(high, 2)) if high is not None else first
-    if first is None or last is None:
-        return "computed"
-    return int.from_bytes(first), int.from_bytes(last)
-
-
-def redir(context: Context, expr: Redir, path: Path) -> list[Path]:
-    """nft_redir_eval."""
-    return redirect_to(context, path, _ports(path, expr.proto_min, expr.proto_max))
-
-
-def redirect_to(context: Context, path: Path, ports: tuple[int, int] | str | None) -> list[Path]:
-    """nf_nat_redirect_ipv4/6: to 127.0.0.1 (::1) for our own packets, else to the arriving interface's address.
-
-    Which interface a packet arrives on is not known; it is taken to be the one that has the dialled address.
-    """
-    low = redirect_address(context, path.packet.daddr)
-    return map_to(context, path, low, low, ports, mechanism=Mechanism.REDIRECT)
-
-
-def redirect_address(context: Context, daddr: bytes) -> bytes:
-    """The address a redirect ends at."""
-    family = context.scene.family
-    if context.scene.vantage is Vantage.LOCAL:
-        return ipaddress.ip_address("127.0.0.1" if family is Family.IP else "::1").packed
-    owner = owner_of(context.scene.host, daddr)
-    for entry in context.scene.host.addresses:
-        scoped = entry.address.is_link_local and family is Family.IP6
-        if entry.interface == owner and family_of(entry.address) is family and not scoped:
-            return entry.address.packed
-    return daddr
-
-
-def tproxy(context: Context, expr: Tproxy, path: Path) -> list[Path]:
-    """nft_tproxy_eval: breaks when no socket listens at the target, else the packet is that socket's."""
-    if expr.family not in (0, context.scene.family.nfproto):
-        return [ended(path)]
-    address = _address(path, expr.addr, context.scene.family.length)
-    ports = _ports(path, expr.port, expr.port)
-    return tproxy_to(context, path, address, ports)
-
-
-def tproxy_to(
-    context: Context, path: Path, address: bytes | None, ports: tuple[int, int] | str | None
-) -> list[Path]:
-    """Hand the packet to a local socket, and go on (it is no verdict)."""
-    if address is None or isinstance(ports, str):
-        context.emit(Fate.UNKNOWN, path.packet, path.cube, Mechanism.TPROXY, why="tproxy target is computed")
-        return [path]
-    packet = path.packet
-    low = address if address and any(address) else redirect_address(context, packet.daddr)
-    port = ports[0] if ports and ports[0] else packet.dport
-    if _listening(context, low, port) is False:
-        return [ended(path)]
-    if packet.shadow is None and (port != packet.dport or not is_local(context.scene.host, low)):
-        context.emit(Fate.MAPPED, packet, path.cube, Mechanism.TPROXY, Target(low, low, port, port))
-        path.packet = replace(packet, shadow=(-1, 0))
-    return [path]
-
-
-def _listening(context: Context, address: bytes, port: int) -> bool | None:
-    sockets = context.scene.host.sockets
-    if sockets is None:
-        return None
-    return any(
-        s.port == port
-        and s.protocol is context.scene.protocol
-        and (s.address.packed == address or int(s.address) == 0)
-        for s in sockets
-    )
+from k3swatch.model.words import Family, Mechanism
 
 
 def reject(context: Context, expr: Reject, path: Path) -> list[Path]:
@@ -155,7 +42,7 @@ def queue(context: Context, expr: Queue, path: Path) -> list[Path]:
     context.emit(
         Fate.UNKNOWN, path.packet, path.cube, why=f"handed to a program (nfqueue {expr.num}), which decides"
     )
-    return [path]
+    return [ended(path, Verdict(Code.ACCEPT))]
 
 
 def meta_set(context: Context, expr: MetaSet, path: Path) -> list[Path]:
@@ -166,43 +53,58 @@ def meta_set(context: Context, expr: MetaSet, path: Path) -> list[Path]:
 
 
 def ct_set(context: Context, expr: CtSet, path: Path) -> list[Path]:
-    """nft_ct_set_eval."""
-    if expr.key == 3:
+    """nft_ct_set_eval: without a connection only its zone can be chosen."""
+    if expr.key == 3 and has_connection(context.scene, path.packet):
         return with_mark(path, path.read(expr.sreg, 4), conntrack=True)
+    if expr.key == 17:
+        path.packet = replace(path.packet, zone=path.read(expr.sreg, 2))
     return [path]
 
 
 def payload_set(context: Context, expr: PayloadSet, path: Path) -> list[Path]:
-    """nft_payload_set_eval: rewriting the destination is NAT without a connection."""
+    """nft_payload_set_eval: what is overwritten is seen by all that follows. For the destination it is NAT without a
+    connection; for what makes it a first packet of its protocol, nothing can be said any more.
+    """
     scene, packet = context.scene, path.packet
-    start = 16 if scene.family is Family.IP else 24
-    end = expr.offset + expr.length
-    on_address = expr.base == 1 and expr.offset < start + scene.family.length and end > start
-    on_port = expr.base == 2 and expr.offset < 4 and end > 2
-    if not (on_address or on_port):
+    start = DADDR[scene.family]
+    address: list[Byte] = list(packet.daddr)
+    port: list[Byte] = list(packet.dport.to_bytes(2))
+    written: dict[tuple[int, int], Byte] = {}
+    for position, cell in enumerate(path.read(expr.sreg, expr.length), expr.offset):
+        if expr.base == 1 and start <= position < start + len(address):
+            address[position - start] = cell
+        elif expr.base == 2 and position in (2, 3):
+            port[position - 2] = cell
+        elif load_payload(scene, packet, expr.base, position, 1) != (cell,):
+            written[expr.base, position] = cell
+    daddr, dport = known(address), known(port)
+    if daddr is None or dport is None or written.keys() & _ESSENTIAL[scene.family]:
+        why = (
+            "the destination is overwritten"
+            if daddr is None or dport is None
+            else "the header is overwritten"
+        )
+        context.emit(Fate.UNKNOWN, packet, path.cube, Mechanism.DNAT, why=why)
         return [path]
-    image: list[object] = list(packet.daddr) if on_address else list(packet.dport.to_bytes(2))
-    origin = start if on_address else 2
-    cells: Cells = path.read(expr.sreg, expr.length)
-    for position, cell in enumerate(cells):
-        if 0 <= expr.offset + position - origin < len(image):
-            image[expr.offset + position - origin] = cell
-    value = known(image)  # type: ignore[arg-type]
-    if value is None:
-        context.emit(Fate.UNKNOWN, packet, path.cube, Mechanism.DNAT, why="the destination is overwritten")
-        return [path]
-    port = packet.dport if on_address else int.from_bytes(value)
-    address = value if on_address else packet.daddr
-    context.emit(Fate.MAPPED, packet, path.cube, Mechanism.DNAT, Target(address, address, port, port))
-    path.packet = replace(packet, shadow=packet.shadow or (-1, 0))
+    if (daddr, int.from_bytes(dport)) != (packet.daddr, packet.dport):
+        packet = replace(packet, daddr=daddr, dport=int.from_bytes(dport), sent=context.path)
+    path.packet = packet.overwritten(written) if written else packet
     return [path]
+
+
+# header, offset: the protocol; TCP's flags
+_ESSENTIAL = {Family.IP: {(1, 9), (2, 13)}, Family.IP6: {(1, 6), (2, 13)}}
 
 
 def notrack(context: Context, expr: object, path: Path) -> list[Path]:
     """nft_notrack_eval: without a connection there is no NAT. Too late once conntrack has seen the packet."""
-    if context.scene.priority < RAW_CONNTRACK:
-        path.packet = replace(path.packet, tracked=False)
-    return [path]
+    if context.scene.priority > RAW_CONNTRACK:
+        return [path]
+    ways = [path] if context.scene.priority < RAW_CONNTRACK else maybe(path, SAME_PRIORITY, Kind.OPAQUE)
+    for way in ways:
+        if way.verdict is None:
+            way.packet = replace(way.packet, tracked=False)
+    return ways
 
 
 def dynset(context: Context, expr: Dynset, path: Path) -> list[Path]:
@@ -225,6 +127,13 @@ def quota(context: Context, expr: Quota, path: Path) -> list[Path]:
 def connlimit(context: Context, expr: Connlimit, path: Path) -> list[Path]:
     """nft_connlimit_eval."""
     return meter(context, path, f"more than {expr.count} connections", inverted=bool(expr.flags & 1))
+
+
+def fwd(context: Context, expr: Fwd, path: Path) -> list[Path]:
+    """nft_fwd_netdev_eval: out by another interface, and gone; what is there is not known."""
+    why = "sent out of another interface as it is (fwd)"
+    context.emit(Fate.UNKNOWN, path.packet, path.cube, why=why)
+    return [ended(path, Verdict(MAPPED))]
 
 
 def on(context: Context, expr: object, path: Path) -> list[Path]:

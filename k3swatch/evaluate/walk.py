@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from k3swatch.errors import DecodeError, Interrupted, SourceError
-from k3swatch.evaluate import lookups, native, statements, xtables
+from k3swatch.evaluate import lookups, mapping, native, statements, tproxy, xtables
 from k3swatch.evaluate.blind import LONG, blind
 from k3swatch.evaluate.cube import Cube, simplify
 from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Handler, Path, perform
+from k3swatch.evaluate.mapping import needs_conntrack
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import Packet, Scene
 from k3swatch.evaluate.prefilter import required_ports
@@ -23,7 +24,7 @@ from k3swatch.evaluate.ranges import Ranges, contains
 from k3swatch.model import expr as nft
 from k3swatch.model.expr import Code, Verdict
 from k3swatch.model.port import Host
-from k3swatch.model.ruleset import ChainRef, Rule, Ruleset
+from k3swatch.model.ruleset import LEGACY, POSTROUTING, ChainRef, Rule, Ruleset
 from k3swatch.model.words import Family, Mechanism
 
 JUMP_STACK = 16  # NFT_JUMP_STACK_SIZE
@@ -48,9 +49,9 @@ HANDLERS: dict[type, Handler] = {  # each handler takes its own expression type
     nft.Exthdr: native.exthdr,
     nft.Lookup: lookups.lookup,
     nft.Objref: lookups.objref,
-    nft.Nat: statements.nat,
-    nft.Redir: statements.redir,
-    nft.Tproxy: statements.tproxy,
+    nft.Nat: mapping.nat,
+    nft.Redir: mapping.redir,
+    nft.Tproxy: tproxy.tproxy,
     nft.Reject: statements.reject,
     nft.Queue: statements.queue,
     nft.MetaSet: statements.meta_set,
@@ -64,9 +65,10 @@ HANDLERS: dict[type, Handler] = {  # each handler takes its own expression type
     nft.Counter: statements.on,
     nft.Log: statements.on,
     nft.Last: statements.on,
-    nft.Masq: statements.on,
+    nft.Masq: mapping.masq,
     nft.Synproxy: statements.on,
     nft.Dup: statements.on,
+    nft.Fwd: statements.fwd,
     nft.XtMatch: xtables.match,
     nft.XtTarget: xtables.target,
 }
@@ -102,6 +104,8 @@ class Walk:
         self.ruleset = ruleset
         self.outcomes: list[Outcome] = []
         self.group = (0, 0)
+        self.tied: tuple[str, ...] = ()  # chains of equal priority whose order made a difference
+        self.backwards = False
         self._ports: dict[Rule, Ranges | None] = {}
         self._blind: dict[tuple[Rule, Family], bool] = {}
         self._known: dict[Hashable, tuple[States, Result, list[Outcome]]] = {}
@@ -308,7 +312,7 @@ class Walk:
         name = f"{ref.family} {ref.table} {ref.chain} {rule.handle}"
         if stack:  # a chain that is entered twice counts, and rolls its dice, twice
             name += " by " + ",".join(str(each.handle) for each in stack)
-        return Context(scene, self.ruleset, ref.family, ref.table, name, emit)
+        return Context(scene, self.ruleset, ref.family, ref.table, name, emit, (*stack, rule))
 
     def _note(
         self,
@@ -320,7 +324,28 @@ class Walk:
         target: Target | None = None,
         why: str = "",
     ) -> None:
-        self.outcomes.append(Outcome(fate, cube, path, mechanism, target, packet.shadow, self.group, why))
+        self.outcomes.append(
+            Outcome(fate, cube, path, mechanism, target, packet.shadow, self.group, why, packet)
+        )
+
+    def tracking(self, family: Family) -> bool:
+        """Whether connections are tracked for sure: a rule of a base chain, or one that was read, needs it
+        (nf_ct_netns_get).
+        """
+        chains = [
+            base.ref
+            for hook in range(POSTROUTING + 1)
+            for base in self.ruleset.base_chains(hook, family.nfproto)
+        ]
+        chains += [
+            ref for ref in self._index if ref.family.removeprefix(f"{LEGACY} ") in (family.value, "inet")
+        ]
+        return any(
+            needs_conntrack(expr)
+            for ref in chains
+            for rule in self.ruleset.rules(ref)
+            for expr in self.ruleset.expressions(rule)
+        )
 
     def _unknown(self, states: States, path: tuple[Rule, ...], why: str) -> None:
         for packet, cubes in states.items():

@@ -9,20 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from k3swatch.evaluate.cells import big, equal, little, masked, within
+from k3swatch.evaluate.cells import big, blank, combined, equal, known, little, masked, undecided, within
 from k3swatch.evaluate.cube import YES, Box, Kind, Var, flag
 from k3swatch.evaluate.machine import REJECTED, Context, Path, ended, maybe, split, unreadable, with_mark
+from k3swatch.evaluate.mapping import NETMAP, map_to, redirect_to, source_nat
 from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import (
-    RAW_CONNTRACK,
     RTN_LOCAL,
     RTN_UNICAST,
+    Packet,
+    has_connection,
     interface_cells,
     is_local,
     owner_of,
+    source_address,
+    source_port,
+    source_type,
 )
-from k3swatch.evaluate.ranges import Ranges, normal
-from k3swatch.evaluate.statements import NETMAP, map_to, notrack, redirect_to, tproxy_to
+from k3swatch.evaluate.ranges import Ranges, contains, normal
+from k3swatch.evaluate.statements import notrack
+from k3swatch.evaluate.tproxy import xt_tproxy
 from k3swatch.model import xt
 from k3swatch.model.expr import Code, Verdict, XtMatch, XtTarget
 from k3swatch.model.words import Family, Mechanism, Vantage
@@ -60,19 +66,26 @@ def port_ranges(ranges: tuple[tuple[int, int], ...]) -> Ranges:
     return normal([(low, high) for low, high in ranges if low <= high])
 
 
-def _port_test(context: Context, path: Path, which: str, ranges: Ranges, invert: bool) -> Test:
-    if which == "destination":
-        hit = any(low <= path.packet.dport <= high for low, high in ranges)
-        return ALWAYS if hit != invert else NEVER
-    return [(context.scene.sport, ranges)], not invert
+def _destination_port(packet: Packet, ranges: Ranges, invert: bool) -> Test:
+    return ALWAYS if contains(ranges, packet.dport) != invert else NEVER
+
+
+def _source_port(context: Context, path: Path, ranges: Ranges, invert: bool) -> Test:
+    cells = source_port(context.scene, path.packet)
+    if cells == big(context.scene.sport, 2):
+        return [(context.scene.sport, ranges)], not invert
+    value = known(cells)
+    if value is None:
+        return undecided(cells, f"in {ranges}"), not invert
+    return ALWAYS if contains(ranges, int.from_bytes(value)) != invert else NEVER
 
 
 def _ports(context: Context, spec: xt.Ports, path: Path) -> list[Test]:
     if spec.protocol != context.scene.protocol.number:
         return [NEVER]
     tests = [
-        _port_test(context, path, "source", port_ranges((spec.source,)), spec.invert_source),
-        _port_test(context, path, "destination", port_ranges((spec.destination,)), spec.invert_destination),
+        _source_port(context, path, port_ranges((spec.source,)), spec.invert_source),
+        _destination_port(path.packet, port_ranges((spec.destination,)), spec.invert_destination),
     ]
     if spec.flags_mask or spec.invert_flags:
         syn = 0x02
@@ -86,19 +99,22 @@ def _ports(context: Context, spec: xt.Ports, path: Path) -> list[Test]:
 def _multiport(context: Context, spec: xt.Multiport, path: Path) -> list[Test]:
     ranges = port_ranges(spec.ranges)
     if spec.which == 0:
-        return [_port_test(context, path, "source", ranges, spec.invert)]
-    hit = any(low <= path.packet.dport <= high for low, high in ranges)
-    if spec.which == 1 or hit:
-        return [ALWAYS if hit != spec.invert else NEVER]
-    return [_port_test(context, path, "source", ranges, spec.invert)]
+        return [_source_port(context, path, ranges, spec.invert)]
+    if spec.which == 1 or contains(ranges, path.packet.dport):
+        return [_destination_port(path.packet, ranges, spec.invert)]
+    return [_source_port(context, path, ranges, spec.invert)]
 
 
 def _addrtype(context: Context, spec: xt.Addrtype, path: Path) -> list[Test]:
     scene = context.scene
     tests: list[Test] = []
     if spec.source:
-        kind = RTN_LOCAL if scene.vantage is Vantage.LOCAL else RTN_UNICAST
-        tests.append(ALWAYS if bool(spec.source >> kind & 1) != spec.invert_source else NEVER)
+        kind = None if spec.limit_in or spec.limit_out else source_type(scene, path.packet)
+        if kind is None:
+            words = f"source is of type {spec.source:#x}"
+            tests.append(([(flag(words, Kind.ENVIRONMENT, str(spec)), YES)], not spec.invert_source))
+        else:
+            tests.append(ALWAYS if bool(spec.source >> kind & 1) != spec.invert_source else NEVER)
     if spec.destination:
         tests.append(_destination_type(context, spec, path))
     return tests
@@ -119,7 +135,7 @@ def _destination_type(context: Context, spec: xt.Addrtype, path: Path) -> Test:
 
 
 def _mark(context: Context, spec: xt.Mark, path: Path) -> list[Test]:
-    if spec.conntrack and (context.scene.priority <= RAW_CONNTRACK or not path.packet.tracked):
+    if spec.conntrack and not has_connection(context.scene, path.packet):
         return [NEVER]
     mark = path.packet.ctmark if spec.conntrack else path.packet.mark
     mask = spec.mask.to_bytes(4, "little")
@@ -141,10 +157,11 @@ def _statistic(context: Context, spec: xt.Statistic, path: Path) -> list[Test]:
 
 
 def _state_bits(context: Context, path: Path) -> int:
-    """XT_CONNTRACK_STATE_* of a first packet."""
-    if not path.packet.tracked:
-        return 256
-    return 8 if context.scene.priority > RAW_CONNTRACK else 1
+    """XT_CONNTRACK_STATE_* of a first packet: its own, and what NAT has done by now."""
+    packet = path.packet
+    if not has_connection(context.scene, packet):
+        return 1 if packet.tracked else 256
+    return 8 | (64 if packet.snatted else 0) | (128 if packet.dialled else 0)
 
 
 def _state(context: Context, spec: xt.State, path: Path) -> list[Test]:
@@ -159,24 +176,24 @@ def _conntrack(context: Context, spec: xt.Conntrack, path: Path) -> list[Test]:
     scene, packet = context.scene, path.packet
     tests: list[Test] = []
     bits = _state_bits(context, path)
-    if packet.mapped:
-        bits |= 128  # XT_CONNTRACK_STATE_DNAT
     if spec.match & _STATE:
         hit = bool(spec.state_mask & bits)
         tests.append(ALWAYS if hit != bool(spec.invert & _STATE) else NEVER)
     if spec.match & ~_STATE == 0:
         return tests
-    if scene.priority <= RAW_CONNTRACK or not packet.tracked:
+    if not has_connection(scene, packet):
         return [*tests, NEVER]
     if spec.match & _PROTO:
         hit = spec.protocol == scene.protocol.number
         tests.append(ALWAYS if hit != bool(spec.invert & _PROTO) else NEVER)
     length = scene.family.length
-    source, destination = big(scene.saddr, length), tuple(packet.daddr)
+    source = source_address(scene, packet)
+    before = blank("ct original saddr", Kind.ENVIRONMENT, length) if packet.snatted else source
+    daddr, dport = packet.dialled or (packet.daddr, packet.dport)
     pairs = (
-        (_ORIGSRC, spec.origsrc, source),
-        (_ORIGDST, spec.origdst, destination),
-        (_REPLSRC, spec.replsrc, destination),
+        (_ORIGSRC, spec.origsrc, before),
+        (_ORIGDST, spec.origdst, tuple(daddr)),
+        (_REPLSRC, spec.replsrc, tuple(packet.daddr)),
         (_REPLDST, spec.repldst, source),
     )
     for bit, (address, mask), cells in pairs:
@@ -185,16 +202,22 @@ def _conntrack(context: Context, spec: xt.Conntrack, path: Path) -> list[Test]:
             wanted = bytes(a & m for a, m in zip(address[:length], mask[:length], strict=True))
             tests.append((equal(shown, wanted, path.cube), not spec.invert & bit))
     if spec.match & _STATUS:
-        none_yet = spec.status_mask == 0
-        tests.append(ALWAYS if none_yet != bool(spec.invert & _STATUS) else NEVER)
-    for bit, ports, which in (
-        (_ORIGSRC_PORT, spec.origsrc_port, "source"),
-        (_ORIGDST_PORT, spec.origdst_port, "destination"),
-        (_REPLSRC_PORT, spec.replsrc_port, "destination"),
-        (_REPLDST_PORT, spec.repldst_port, "source"),
+        # EXPECTED, SEEN_REPLY, ASSURED, CONFIRMED; NONE is no bit, and matches nothing
+        confirmed = 8 if scene.vantage is Vantage.LOCAL and scene.iif is not None else 0
+        hit = bool(spec.status_mask & confirmed)
+        tests.append(ALWAYS if hit != bool(spec.invert & _STATUS) else NEVER)
+    for bit, ports, port in (
+        (_ORIGSRC_PORT, spec.origsrc_port, None),
+        (_ORIGDST_PORT, spec.origdst_port, dport),
+        (_REPLSRC_PORT, spec.replsrc_port, packet.dport),
+        (_REPLDST_PORT, spec.repldst_port, None),
     ):
         if spec.match & bit:
-            tests.append(_port_test(context, path, which, port_ranges((ports,)), bool(spec.invert & bit)))
+            ranges, invert = port_ranges((ports,)), bool(spec.invert & bit)
+            if port is None:
+                tests.append(_source_port(context, path, ranges, invert))
+            else:
+                tests.append(ALWAYS if contains(ranges, port) != invert else NEVER)
     if spec.match & _DIRECTION:
         tests.append(ALWAYS if not spec.invert & _DIRECTION else NEVER)
     if spec.match & _EXPIRES:
@@ -223,7 +246,8 @@ def _iprange(context: Context, spec: xt.IpRange, path: Path) -> list[Test]:
     tests: list[Test] = []
     if spec.source is not None:
         low, high = (side[:length] for side in spec.source)
-        tests.append((within(big(context.scene.saddr, length), low, high, path.cube), not spec.invert_source))
+        source = source_address(context.scene, path.packet)
+        tests.append((within(source, low, high, path.cube), not spec.invert_source))
     if spec.destination is not None:
         low, high = (side[:length] for side in spec.destination)
         hit = low <= path.packet.daddr <= high
@@ -265,7 +289,7 @@ def _ip_header(context: Context, spec: xt.IpHeader, path: Path) -> list[Test]:
     if spec.flags & 1 and scene.family is Family.IP and not spec.invert & 0x20:
         return [NEVER]  # IPT_F_FRAG: only fragments after the first
     for (address, mask), cells, bit in (
-        (spec.source, big(scene.saddr, length), 8),
+        (spec.source, source_address(scene, packet), 8),
         (spec.destination, tuple(packet.daddr), 16),
     ):
         shown = tuple(masked(cell, m, 0) for cell, m in zip(cells, mask[:length], strict=True))
@@ -317,11 +341,9 @@ def target(context: Context, expr: XtTarget, path: Path) -> list[Path]:
     if isinstance(spec, xt.NatRange):
         return _nat(context, spec, path)
     if isinstance(spec, xt.SetMark):
-        return _set_mark(spec, path)
+        return _set_mark(context, spec, path)
     if isinstance(spec, xt.XtTproxy):
-        ways = tproxy_to(context, path, spec.addr, (spec.port, spec.port) if spec.port else None)
-        # tproxy_tg4: the mark is set and the packet accepted when a socket was found
-        return [ended(way, Verdict(Code.ACCEPT)) if way.verdict is None else way for way in ways]
+        return xt_tproxy(context, spec, path)
     if isinstance(spec, xt.XtReject):
         return [ended(path, Verdict(REJECTED))]
     if isinstance(spec, xt.XtNotrack):
@@ -346,31 +368,41 @@ def target(context: Context, expr: XtTarget, path: Path) -> list[Path]:
 
 def _nat(context: Context, spec: xt.NatRange, path: Path) -> list[Path]:
     ips, proto, offset = 1, 2, 32
-    if spec.target in ("SNAT", "MASQUERADE"):
-        return [ended(path, Verdict(Code.ACCEPT))]
     ports = spec.port if spec.flags & proto else None
+    if spec.target in ("SNAT", "MASQUERADE"):
+        address = spec.addr[0][: context.scene.family.length]
+        one = spec.target == "SNAT" and spec.flags & ips and spec.addr[0] == spec.addr[1]
+        return source_nat(context, path, tuple(address) if one else None, ports)
     if spec.target == "REDIRECT":
-        return redirect_to(context, path, ports)
+        return redirect_to(context, path, ports, spec.flags)
     length = context.scene.family.length
     low, high = (side[:length] for side in spec.addr) if spec.flags & ips else (b"", b"")
     if spec.flags & offset and ports is not None and ports[0] != ports[1]:
         # nf_nat_l4proto_unique_tuple: the dialled port's distance from the base, within the range
         distance = (path.packet.dport - spec.base_port) % (ports[1] - ports[0] + 1)
         ports = (ports[0] + distance, ports[0] + distance)
-    netmap = spec.target == "NETMAP" or bool(spec.flags & NETMAP)
-    return map_to(context, path, low, high, ports, netmap, Mechanism.DNAT)
+    flags = spec.flags | (NETMAP if spec.target == "NETMAP" else 0)
+    return map_to(context, path, low, high, ports, flags)
 
 
-def _set_mark(spec: xt.SetMark, path: Path) -> list[Path]:
-    """mark_tg, connmark_tg: set, save to or restore from the connection."""
+def _set_mark(context: Context, spec: xt.SetMark, path: Path) -> list[Path]:
+    """mark_tg, connmark_tg: set, save to or restore from the connection, if there is one."""
+    if spec.conntrack and not has_connection(context.scene, path.packet):
+        return [path]
     mask, flip = (~spec.clear & 0xFFFFFFFF).to_bytes(4, "little"), spec.flip.to_bytes(4, "little")
     if not spec.conntrack or spec.op == 0:
         mark = path.packet.ctmark if spec.conntrack else path.packet.mark
         cells = tuple(masked(c, m, f) for c, m, f in zip(mark, mask, flip, strict=True))
         return with_mark(path, cells, spec.conntrack)
-    source = path.packet.mark if spec.op == 1 else path.packet.ctmark
-    whole = spec.nfmask & 0xFFFFFFFF == 0xFFFFFFFF and spec.clear in (0, 0xFFFFFFFF) and not spec.shift
-    if whole:
-        return with_mark(path, source, conntrack=spec.op == 1)
-    unknown = Var(f"mark after {spec}", ((0, 2**32 - 1),), Kind.ENVIRONMENT, "mark restored in part")
-    return with_mark(path, little(unknown, 4), conntrack=spec.op == 1)
+    save = spec.op == 1
+    sides = ((path.packet.mark, spec.nfmask), (path.packet.ctmark, spec.clear))
+    (source, wanted), (target, replaced) = sides if save else sides[::-1]
+    taken = [masked(cell, m, 0) for cell, m in zip(source, wanted.to_bytes(4, "little"), strict=True)]
+    kept = [
+        masked(cell, 0xFF & ~m, 0) for cell, m in zip(target, replaced.to_bytes(4, "little"), strict=True)
+    ]
+    mixed = [combined(old, new) for old, new in zip(kept, taken, strict=True)]
+    if None in mixed or (spec.shift and any(taken)):
+        name = f"mark after {context.rule_id}"
+        mixed = [*little(Var(name, ((0, 2**32 - 1),), Kind.ENVIRONMENT, "mark restored in part"), 4)]
+    return with_mark(path, tuple(cell for cell in mixed if cell is not None), conntrack=save)

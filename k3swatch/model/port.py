@@ -106,6 +106,7 @@ class ListeningSocket:
     cgroup: int = 0  # id of the cgroup (version 2) it was made in; 0: the kernel does not tell
     cgroup_path: str | None = None  # `/system.slice/k3s.service`; None: not looked up, or not found
     holders: tuple[Holder, ...] = ()  # lowest pid first; empty: not looked up, or not permitted
+    transparent: bool | None = None  # IP_TRANSPARENT; None: the kernel does not tell (before 5.10)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+from k3swatch.decode.hooks import seen_by
 from k3swatch.errors import DecodeError
 from k3swatch.model.expr import Cmp, Code, Expr, Immediate, Meta, Nat, Payload, Verdict
 from k3swatch.model.port import Host, Interface, ListeningSocket, LocalAddress
@@ -32,17 +33,17 @@ class TableRuleset:
         priority: int = -100,
         policy: int = Code.ACCEPT,
         family: str = "ip",
+        device: str | None = None,
     ) -> None:
         ref = ChainRef(family, table, chain)
-        self.bases.append(BaseChain(ref, kind, hook, priority, policy, len(self.bases)))
+        self.bases.append(BaseChain(ref, kind, hook, priority, policy, len(self.bases), device=device))
         self.chains[ref] = list(rules)
 
     def chain(self, table: str, chain: str, *rules: list[Expr], family: str = "ip") -> None:
         self.chains[ChainRef(family, table, chain)] = list(rules)
 
     def base_chains(self, hook: int, nfproto: int) -> Sequence[BaseChain]:
-        families = ("ip" if nfproto == 2 else "ip6", "inet")
-        return [base for base in self.bases if base.hook == hook and base.ref.family in families]
+        return seen_by(self.bases, hook, nfproto)
 
     def rules(self, ref: ChainRef) -> Sequence[Rule]:
         if ref not in self.chains:
