@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from k3swatch.errors import DecodeError, Interrupted, SourceError
-from k3swatch.evaluate import lookups, mapping, native, statements, tproxy, xtables
+from k3swatch.evaluate import lookups, mapping, native, statements, tproxy, xtables, xtargets
 from k3swatch.evaluate.blind import LONG, blind
 from k3swatch.evaluate.cube import Cube, simplify
 from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Handler, Path, perform
@@ -70,7 +70,7 @@ HANDLERS: dict[type, Handler] = {  # each handler takes its own expression type
     nft.Dup: statements.on,
     nft.Fwd: statements.fwd,
     nft.XtMatch: xtables.match,
-    nft.XtTarget: xtables.target,
+    nft.XtTarget: xtargets.target,
 }
 
 
