@@ -67,7 +67,6 @@ class Daemon:
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. Raises NotPermitted when the kernel lets us see nothing from the start."""
-        self.tell(notices.started(self.config, self.clock.now()))
         self._open_control()
         try:
             while not self._stopping:
@@ -172,7 +171,12 @@ class Daemon:
         waited = self.attribution.before_telling(observation)
         now = self.clock.now()
         self._publish(self.engine.attributed(waited, now) if waited else [])
-        self._publish(self.engine.observe(observation, now))
+        before = {incident.id for incident in self.engine.incidents}
+        changes = self.engine.observe(observation, now)
+        if not self.evaluations:
+            still = [incident for incident in self.engine.incidents if incident.id in before]
+            self.tell(notices.started(self.engine.observation, still, now))
+        self._publish(changes)
         for event in self.listeners.observe(observation, now):
             self.tell(event)
         ended = self.clock.monotonic()

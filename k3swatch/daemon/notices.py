@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from k3swatch import __version__
 from k3swatch.config import Config
 from k3swatch.errors import ConfigError, SourceError
-from k3swatch.model.incident import Event, Notice
-from k3swatch.model.words import Attach
+from k3swatch.model.finding import Observation, PortVerdict
+from k3swatch.model.incident import Event, Incident, Notice
+from k3swatch.model.words import Attach, State
 
 
-def started(config: Config, now: float) -> Event:
-    """The daemon began to watch."""
-    ports = ", ".join(port.spec for port in config.ports)
-    return Event(Notice.STARTED, "k3swatch", f"k3swatch {__version__} watches {ports}", now)
+def started(observation: Observation, incidents: Iterable[Incident], now: float) -> Event:
+    """The daemon watches, and this is how the ports are. `incidents` are those that go on from before: of them
+    nothing else is told, and nobody shall take the silence for a good sign."""
+    ports = ", ".join(_port(verdict) for verdict in observation.verdicts)
+    text = f"k3swatch {__version__} watches: {ports}"
+    known = ", ".join(incident.id for incident in incidents)
+    if known:
+        text += f"; known from before: incident {known}"
+    return Event(Notice.STARTED, "k3swatch", text, now)
+
+
+def _port(verdict: PortVerdict) -> str:
+    port, state = verdict.port, verdict.state
+    name = "" if port.name == f"{port.protocol}-{port.port}" else f" ({port.name})"
+    return f"{port.spec}{name} is {state if state in (State.DELIVERED, State.UNSERVED) else state.upper()}"
 
 
 def stopped(why: str, now: float) -> Event:

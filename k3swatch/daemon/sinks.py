@@ -39,9 +39,8 @@ class Sinks:
             listen = [(address.host, address.port) for address in config.metrics.listen]
             tls = config.metrics.tls
             self._prometheus = Prometheus(listen, clock, (tls.cert_file, tls.key_file) if tls else None)
-        self.all: list[Sink] = [Journald(stderr=sys.stderr, enabled=config.journal.enabled)]
-        if sys.stderr.isatty() and config.journal.enabled:
-            self.all.append(_terminal())
+        watched = sys.stderr is not None and sys.stderr.isatty()  # by who started the daemon by hand
+        self.all: list[Sink] = [Journald(stderr=sys.stderr, enabled=config.journal.enabled, watched=watched)]
         if self._prometheus is not None:
             self.all.append(self._prometheus)
             self._prometheus.watch(self.all)
@@ -120,10 +119,3 @@ class Sinks:
         sink = Alertmanager(config.alertmanager.urls, host, self._clock, self.report, incidents)
         self.all.append(sink)
         return sink
-
-
-def _terminal() -> Sink:
-    """For who started the daemon by hand and looks at it."""
-    sink = Journald(stderr=sys.stderr, enabled=False)
-    sink.name = "stderr"
-    return sink

@@ -1,13 +1,15 @@
 """The journal: every transition and event, with its fields, and a line on stderr when journald is not there.
 
 Never waits: an entry that journald does not take now is kept (the last 64 of them) and offered again with the next
-one; when journald is absent it goes to stderr at once. Safe to call from several threads.
+one; when journald is absent it goes to stderr at once. On a terminal every line is shown there as well. Safe to call
+from several threads.
 """
 
 from __future__ import annotations
 
 import select
 import threading
+import time
 from collections import deque
 from typing import IO
 
@@ -26,9 +28,13 @@ class Journald:
 
     name = "journald"
 
-    def __init__(self, path: str = SOCKET, stderr: IO[str] | None = None, enabled: bool = True) -> None:
-        """`stderr`: where lines go while journald is absent, or always when not `enabled`; None: nowhere."""
+    def __init__(
+        self, path: str = SOCKET, stderr: IO[str] | None = None, enabled: bool = True, watched: bool = False
+    ) -> None:
+        """`stderr`: where lines go while journald is absent, or always when not `enabled`; None: nowhere. `watched`:
+        somebody looks at stderr; lines always go there, for people: with the time, without a priority."""
         self.failures = 0
+        self._watched = watched
         self._socket = JournalSocket(path) if enabled else None
         self._stderr = stderr
         self._waiting: deque[bytes] = deque(maxlen=KEPT)
@@ -37,11 +43,11 @@ class Journald:
 
     def publish(self, transition: Transition) -> None:
         """See Sink.publish."""
-        self._tell(of_transition(transition))
+        self._tell(of_transition(transition), transition.at)
 
     def notify(self, event: Event) -> None:
         """See Sink.notify."""
-        self._tell(of_event(event))
+        self._tell(of_event(event), event.at)
 
     def observe(self, observation: Observation) -> None:
         """Says nothing; offers again what journald did not take."""
@@ -56,10 +62,11 @@ class Journald:
                 self._socket.close()
                 self._socket = None
 
-    def _tell(self, fields: list[Field]) -> None:
+    def _tell(self, fields: list[Field], at: float) -> None:
         with self._lock:
+            if self._watched or self._socket is None:
+                self._line(fields, at)
             if self._socket is None:
-                self._line(fields)
                 return
             self._flush()
             entry = encode(fields)
@@ -76,8 +83,9 @@ class Journald:
                     lost = (
                         f"journald cannot be told ({self._socket.path}: {error.strerror}); lines go to stderr"
                     )
-                    self._line([("MESSAGE", lost), ("PRIORITY", str(WARNING))])
-                self._line(fields)
+                    self._line([("MESSAGE", lost), ("PRIORITY", str(WARNING))], at)
+                if not self._watched:
+                    self._line(fields, at)
 
     def _flush(self) -> None:
         while self._socket is not None and self._waiting:
@@ -87,12 +95,14 @@ class Journald:
                 return
             self._waiting.popleft()
 
-    def _line(self, fields: list[Field]) -> None:
-        """One line with an sd-daemon(3) priority prefix, written only if stderr takes it without waiting."""
+    def _line(self, fields: list[Field], at: float) -> None:
+        """One line, with an sd-daemon(3) priority for programs, written only if stderr takes it without waiting."""
         if self._stderr is None:
             return
         values = dict(reversed(fields))  # the first of a name counts
-        line = f"<{values['PRIORITY']}>{IDENTIFIER}: {escape(values['MESSAGE'], LINE)}\n"
+        clock = time.strftime("%H:%M:%S", time.localtime(at))
+        head = clock if self._watched else f"<{values['PRIORITY']}>{IDENTIFIER}:"
+        line = f"{head} {escape(values['MESSAGE'], LINE)}\n"
         try:
             _, ready, _ = select.select([], [self._stderr], [], 0)
             if ready:

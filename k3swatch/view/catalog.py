@@ -86,7 +86,7 @@ Reach the API all the same (usually works: kube-apiserver's own address, not the
 Cure the cause, not the rule: kube-proxy and the CNI plugin put a deleted rule back.
     kubectl get services -A | grep LoadBalancer     # delete it, or give it another port
     kubectl get daemonsets -n kube-system           # svclb-* without a Service is an orphan: delete it
-    k3swatch restore @WATCH_PORT@                # what is left to undo on this host
+    k3swatch check                                  # says when it is over, or what is left
 
 Do not:
     - iptables-save | iptables-restore: loses what nft rules say that iptables cannot
@@ -221,7 +221,10 @@ The configuration was read and is in force.""",
         "338c952409294414935db413273fd26a",
         "k3swatch watches",
         """\
-The daemon has read the ruleset, attached its probe and watches. The message says which ports and how.""",
+The daemon has read the ruleset and watches. The message says how each port is now, and which incidents were
+known before: they are not told a second time. The next entry says how connections are seen.
+
+    k3swatch status""",
     ),
     Kind.STOPPED: Entry(
         "41375688b816467d87f17de47df13bc5",

@@ -61,6 +61,7 @@ def daemon(space: Namespace, tmp_path: Path) -> Iterator[Daemon]:
 
 def test_nft_rule_is_told_when_it_is_committed_and_when_it_goes(daemon: Daemon, space: Namespace) -> None:
     assert daemon.state() == "delivered"
+    assert daemon.said().splitlines()[0].endswith("watches: tcp/6443 (k3s-api) is delivered")
     space.run("nft", NFT)
     daemon.until_said("is DIVERTED to 10.9.9.9:443")
     line = next(line for line in daemon.said().splitlines() if "is DIVERTED" in line)
@@ -303,7 +304,9 @@ def test_an_open_incident_survives_a_restart(
     with Daemon(space, tmp_path) as second:
         assert [one["id"] for one in second.status()["incidents"]] == [incident["id"]]
         assert second.status()["incidents"][0]["opened_at"] == incident["opened_at"]
-        assert second.said().count("is DIVERTED") == 1
+        assert second.said().count("is DIVERTED to") == 1
+        known = f"watches: tcp/6443 (k3s-api) is DIVERTED; known from before: incident {incident['id']}\n"
+        assert known in second.said()  # silence would look like good news
         second.stop(number)
     space.run("nft", "delete table ip evil")
     with Daemon(space, tmp_path) as third:

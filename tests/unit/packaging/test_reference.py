@@ -51,6 +51,35 @@ def plain(page: Path) -> str:
     return " ".join(re.sub(".\b", "", shown.stdout).replace("\N{HYPHEN}", "-").split())
 
 
+def told_to_run() -> Iterator[tuple[str, str]]:
+    """Where the documentation, the catalog or a hint says `k3swatch WORD ...` to a person, as (file, words)."""
+    sources = [
+        REPO / "README.md",
+        *REPO.glob("docs/**/*.md"),
+        *REPO.glob("packaging/**/*.yaml"),
+        *REPO.glob("packaging/man/*"),
+    ]
+    for path in [*sources, *REPO.glob("systemd/*"), *(REPO / "k3swatch").rglob("*.py")]:
+        for line in path.read_text().splitlines():
+            code = (
+                [line]
+                if line.startswith("    ") and path.suffix not in (".py", ".yaml")
+                else line.split("`")[1::2]
+            )
+            for words in code:
+                match = re.match(r"\s*(?:sudo )?(?:\S*/bin/)?k3swatch ([a-z]+)", words)
+                if match:
+                    yield str(path.relative_to(REPO)), match[1]
+
+
+def test_every_command_that_people_are_told_to_run_exists() -> None:
+    told = list(told_to_run())
+    assert len(told) > 20
+    assert [
+        (path, word) for path, word in told if word not in COMMANDS and f"{word} check" not in COMMANDS
+    ] == []
+
+
 def test_every_command_and_option_is_in_the_manual() -> None:
     page = plain(MAN / "k3swatch.1")
     assert [name for name in COMMANDS if name not in page] == []

@@ -185,6 +185,25 @@ def test_not_enabled_means_stderr_without_complaint(journald: Any) -> None:
         assert sink.failures == 0
 
 
+def test_who_looks_at_a_terminal_sees_every_line_once(
+    receiver: Receiver, tmp_path: Path, journald: Any
+) -> None:
+    """`k3swatch run` by hand: beside the journal, and when there is none; the time instead of a priority."""
+    read, write = os.pipe()
+    with open(read) as lines, open(write, "w") as stderr:
+        clock = time.strftime("%H:%M:%S", time.localtime(1.0))
+        journald(receiver.path, stderr, watched=True).notify(started())
+        assert dict(receiver.take())["MESSAGE"] == b"hello"
+        assert lines.readline() == f"{clock} hello\n"
+        absent = journald(str(tmp_path / "none"), stderr, watched=True)
+        absent.notify(started("one"))
+        absent.notify(started("two"))
+        said = [lines.readline() for _ in range(3)]
+        assert said[0] == f"{clock} one\n"
+        assert said[1].startswith(f"{clock} journald cannot be told (")
+        assert said[2] == f"{clock} two\n"
+
+
 def test_a_journald_that_does_not_read_blocks_nobody_and_gets_it_later(
     receiver: Receiver, journald: Any
 ) -> None:
