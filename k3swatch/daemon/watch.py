@@ -74,6 +74,7 @@ class Watch:
         else:
             self.dirty = self.dirty or ruleset.generation != self._observed
         self._answered_at = self._clock.monotonic()
+        self.dirty = self.dirty or self._reader.moved(self.ports)
 
     def observation(self) -> Observation:
         """Everything known about the ports now, and which commit led to it."""

@@ -30,6 +30,7 @@ _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 
 # family, state, timer, retrans; sport, dport, src, dst, if, cookie; expires, rqueue, wqueue, uid, inode
 _INET_DIAG_MSG = struct.Struct("=BBBB2s2s16s16sI8xIIIII")
+_PORT = slice(20, 22)  # behind nlmsghdr and the first four bytes
 _INET_DIAG_SKV6ONLY, _INET_DIAG_CGROUP_ID = 11, 21
 _INET_DIAG_SOCKOPT, _SOCKOPT_TRANSPARENT = 22, 1 << 5  # struct inet_diag_sockopt, its first byte
 
@@ -95,6 +96,11 @@ def _xdp(attributes: Attributes) -> tuple[int, ...]:
         return ()
     xdp = attributes.nested(_IFLA_XDP, "xdp")
     return tuple(sorted({_u32(xdp, kind, 0) for kind in _IFLA_XDP_PROG_IDS} - {0}))
+
+
+def listening_port(raw: bytes) -> int:
+    """The port of one message about a socket, as far as it can be told without decoding it; else 0."""
+    return int.from_bytes(raw[_PORT], "big")
 
 
 def decode_socket(raw: bytes, protocol: Protocol) -> ListeningSocket:

@@ -12,7 +12,16 @@ from k3swatch.demo.apiserver import REFUSED, RESET, TIMEOUT, UNREACHABLE
 from k3swatch.demo.lab import API
 
 NOBODY = {REFUSED, TIMEOUT, RESET, UNREACHABLE}
-_WORST_FIRST = ["diverted", "blocked", "unknown", "diverted?", "blocked?", "unknown?"]
+_WORST_FIRST = [
+    "diverted",
+    "blocked",
+    "unknown",
+    "diverted?",
+    "blocked?",
+    "unknown?",
+    "unserved",
+    "unserved?",
+]
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,9 @@ class Said:
         """Why what was said cannot be true of this answer; empty when it can."""
         if self.word == "delivered" and answer != API:
             return "FALSE ALL-CLEAR"
-        if (self.word == "diverted" and answer == API) or (self.word == "blocked" and answer not in NOBODY):
+        if (self.word == "diverted" and answer == API) or (
+            self.word in ("blocked", "unserved") and answer not in NOBODY
+        ):
             return "FALSE ALARM"
         return ""
 

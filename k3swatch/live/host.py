@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from k3swatch.clock import Clock
-from k3swatch.decode.host import decode_address, decode_link, decode_socket
+from k3swatch.decode.host import decode_address, decode_link, decode_socket, listening_port
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.live.holders import Holders
 from k3swatch.live.programs import Programs
@@ -106,10 +106,46 @@ class HostReader:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._holders, self._programs = Holders(), Programs()
+        self._last: Host | None = None
 
     def read(self, ports: Sequence[ProtectedPort]) -> Host:
         """This host now, for who protects `ports`; bounded, and never an exception."""
         host, now = read_host(), self._clock.monotonic()
         sockets = host.sockets and self._holders.tell(host.sockets, ports, now)
         programs, unreadable = self._programs.read(host, now)
-        return replace(host, sockets=sockets, programs=programs, unreadable=(*host.unreadable, *unreadable))
+        self._last = replace(
+            host, sockets=sockets, programs=programs, unreadable=(*host.unreadable, *unreadable)
+        )
+        return self._last
+
+    def moved(self, ports: Sequence[ProtectedPort]) -> bool:
+        """Whether somebody listens, or a program is attached, otherwise than when it was last read: nothing tells
+        us of either. Costs a fraction of `read`; what cannot be read now is left to the next of those.
+        """
+        last = self._last
+        if last is None or last.sockets is None:
+            return False
+        try:
+            return _listeners(ports) != _essence(last.sockets, ports) or self._programs.moved(last)
+        except (SourceError, DecodeError, OSError):
+            return False
+
+
+def _listeners(ports: Sequence[ProtectedPort]) -> set[object]:
+    """Who listens on `ports` now; messages about other ports are not decoded."""
+    found: set[object] = set()
+    for protocol in {port.protocol for port in ports}:
+        numbers = {port.port for port in ports if port.protocol is protocol}
+        messages = (raw for raw in sockdiag.sockets(protocol.number) if listening_port(raw) in numbers)
+        found |= _essence([decode_socket(raw, protocol) for raw in messages], ports)
+    return found
+
+
+def _essence(sockets: Iterable[ListeningSocket], ports: Sequence[ProtectedPort]) -> set[object]:
+    """What of the sockets of `ports` only changes when they are others."""
+    wanted = {(port.protocol, port.port) for port in ports}
+    return {
+        (socket.protocol, socket.port, socket.address, socket.inode, socket.interface)
+        for socket in sockets
+        if (socket.protocol, socket.port) in wanted
+    }

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from k3swatch.decode.bpfobjects import Info, decode_filter, decode_info, decode_qdisc
 from k3swatch.errors import DecodeError, SourceError, Unsupported
-from k3swatch.model.port import Host, Program
+from k3swatch.model.port import Host, Interface, Program
 from k3swatch.sources import bpfobjects, procs, rtnetlink
 from k3swatch.sources.bpfobjects import TCX_EGRESS, TCX_INGRESS
 
@@ -36,6 +36,7 @@ class Programs:
         self._below: list[Program] = []
         self._asked_at: float | None = None
         self._infos: dict[int, Info] = {}
+        self._quickly: frozenset[Program] = frozenset()
 
     def read(self, host: Host, now: float) -> tuple[tuple[Program, ...], tuple[str, ...]]:
         """The programs, and what could not be read, one line each. `now` is in monotonic seconds. Never raises."""
@@ -50,16 +51,20 @@ class Programs:
                 unreadable.append(f"BPF programs of {what}: {error}")
             return []
 
-        found = attempt("the network namespace", _lookups)
+        found = attempt("this host", lambda: _quick(host))
+        self._quickly = frozenset(found)
         mount = procs.cgroup_mount()
-        if mount is not None:
-            found += attempt("control groups", lambda: _dialling(mount, "/"))
-            if self._asked_at is None or now - self._asked_at > KEPT:
-                self._below = attempt("control groups", lambda: _below(mount))
-                self._asked_at = now
+        if mount is not None and (self._asked_at is None or now - self._asked_at > KEPT):
+            self._below = attempt("control groups", lambda: _below(mount))
+            self._asked_at = now
         found += self._below
         found += attempt("interfaces", lambda: _on_interfaces(host))
         return self._named(found[:MOST]), tuple(dict.fromkeys(unreadable))
+
+    def moved(self, host: Host) -> bool:
+        """Whether those that nothing tells us of are others than in the last `read` (where the kernel tells of XDP and
+        tc, the caller is told). Raises what reading raises."""
+        return frozenset(_quick(host)) != self._quickly
 
     def _named(self, programs: list[Program]) -> tuple[Program, ...]:
         """The same with their names, where those may be asked: a confined daemon may not, but remembers."""
@@ -79,9 +84,19 @@ class Programs:
         )
 
 
-def _lookups() -> Iterator[Program]:
+def _quick(host: Host) -> Iterator[Program]:
+    """Those of the network namespace, the root of the control groups and tcx: attached without any event."""
     for number in bpfobjects.query_netns(bpfobjects.SK_LOOKUP):
         yield Program("sk_lookup", "netns", number)
+    mount = procs.cgroup_mount()
+    if mount is not None:
+        yield from _dialling(mount, "/")
+    for interface in _carriers(host):
+        # what leaves by another interface is no connection to this host
+        ways = ((TCX_INGRESS, "tcx ingress"), (TCX_EGRESS, "tcx egress"))
+        for attach_type, hook in ways if interface.loopback else ways[:1]:
+            for number in bpfobjects.query(interface.index, attach_type):
+                yield Program(hook, interface.name, number, interface=interface.index)
 
 
 def _dialling(mount: str, path: str) -> Iterator[Program]:
@@ -97,9 +112,8 @@ def _below(mount: str) -> Iterator[Program]:
 
 
 def _on_interfaces(host: Host) -> Iterator[Program]:
-    carriers = [interface for interface in host.interfaces if interface.index in host.carriers][:INTERFACES]
     qdiscs = {decode_qdisc(raw) for raw in rtnetlink.qdiscs()}
-    for interface in carriers:
+    for interface in _carriers(host):
         index, name = interface.index, interface.name
         for number in interface.xdp:
             yield Program("xdp", name, number, interface=index)
@@ -109,8 +123,7 @@ def _on_interfaces(host: Host) -> Iterator[Program]:
                     for raw in rtnetlink.filters(index, parent):
                         for known in decode_filter(raw):
                             yield Program(f"tc {way}", name, known.id, known.name, known.tag, interface=index)
-        # what leaves by another interface is no connection to this host
-        for attach_type, way in ((TCX_INGRESS, "ingress"), (TCX_EGRESS, "egress")):
-            if interface.loopback or attach_type == TCX_INGRESS:
-                for number in bpfobjects.query(index, attach_type):
-                    yield Program(f"tcx {way}", name, number, interface=index)
+
+
+def _carriers(host: Host) -> list[Interface]:
+    return [interface for interface in host.interfaces if interface.index in host.carriers][:INTERFACES]

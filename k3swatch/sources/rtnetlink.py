@@ -12,7 +12,7 @@ from k3swatch.sources.netlink import NETLINK_ROUTE, NetlinkSocket, Refused
 
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETQDISC, _RTM_GETTFILTER = 18, 22, 38, 46
 _TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
-_RTNLGRP_LINK, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR = 1, 5, 9
+_RTNLGRP_LINK, _RTNLGRP_TC, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR = 1, 4, 5, 9
 _LONGEST = 64 << 20
 
 
@@ -48,8 +48,8 @@ def filters(interface: int, parent: int) -> list[bytes]:
 
 
 class AddressEvents(EventSocket):
-    """RTM_NEWADDR, RTM_DELADDR, RTM_NEWLINK and RTM_DELLINK as they happen."""
+    """RTM_NEWADDR, RTM_DELADDR, RTM_NEWLINK and RTM_DELLINK as they happen, and what changes in tc."""
 
     def __init__(self) -> None:
-        groups = [_RTNLGRP_LINK, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR]
+        groups = [_RTNLGRP_LINK, _RTNLGRP_TC, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR]
         super().__init__(NETLINK_ROUTE, groups, "rtnetlink events")
