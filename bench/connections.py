@@ -230,7 +230,8 @@ def throughput(
     table = Table(
         "Connections: what the probe costs each",
         f"{rounds} x {count:,} connections one after the other, as fast as they go, with and without k3swatch in turn. "
-        "Processor time is that of client and server together, in whose name the kernel does the rest",
+        "Processor time is that of client and server together, in whose name the kernel does the rest; the probe sees "
+        "each packet in all three namespaces it passes",
         ("", "connections a second: median", "highest", "processor time each: median", "lowest"),
     )
     for name, watched in (("without k3swatch", False), ("with k3swatch", True)):

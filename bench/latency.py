@@ -139,23 +139,21 @@ def measure(
     space: Namespace,
     watcher: Watcher,
     numbers: Sequence[int],
-    pause: float | None = None,
     monitor: bool = False,
 ) -> Delays:
     """Divert the port and give it back once for each of `numbers` (never used before).
 
-    Between two commits are `pause` seconds or a little more; without it the next one waits until k3swatch is done.
+    The next commit waits until k3swatch has looked: what is undone before that, nobody could tell of.
     """
     committed: dict[tuple[str, str], int] = {}
     began = time.time()
     with kernel(space) as told, nft_monitor(space) if monitor else _nobody() as lines:
         for number in numbers:
             for on, change in ((True, "opened"), (False, "resolved")):
-                known, looks = len(told.at), watcher.evaluations() if pause is None else 0
+                known = len(told.at)
                 portmap(space, number, on)
-                time.sleep((pause or 0.05) * random.uniform(1.0, 1.5))
-                if pause is None:
-                    watcher.rested(looks)
+                time.sleep(random.uniform(0.03, 0.05))  # so that asking does not disturb what is measured
+                watcher.rested(next(reversed(told.at)))
                 if len(told.at) != known + 1:
                     raise SourceError(f"{len(told.at) - known} commits told by the kernel, want one")
                 committed[f"{_pod(number)}:6443", change] = next(reversed(told.at))
@@ -206,7 +204,7 @@ def table(directory: Path, journald: Journald, quick: bool) -> Table:
         made.host.run("iptables-restore", "--noflush", stdin=PORTMAP)
         with Watcher(made.host, directory / "latency", journald) as watcher:
             watcher.settled()
-            delays = measure(made.host, watcher, range(1, pairs + 1), 0.03, monitor=True)
+            delays = measure(made.host, watcher, range(1, pairs + 1), monitor=True)
     result = Table(
         f"From commit to journal: {2 * pairs} commits, {delays.missing} not told",
         "The demo's rules; `iptables-restore --noflush` adds or removes what portmap makes for a pod with "

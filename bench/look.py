@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,7 @@ def tables(tools: Tools, directory: Path, journald: Journald, quick: bool) -> li
             watcher.settled()
             if ruleset.cold:
                 _cold(cold, tools, space, ruleset, quick)
-            repeats = 5 if not quick else 2 if ruleset.cold else 1
+            repeats = (2 if ruleset.cold else 1) if quick else (2 if ruleset.addresses else 5)
             _warm(warm, space, watcher, ruleset, range(number, number + repeats))
             number += repeats
     return [cold, warm]
@@ -96,11 +97,12 @@ def _warm(table: Table, space: Namespace, watcher: Watcher, ruleset: Ruleset, nu
     space.run("iptables-restore", "--noflush", stdin=latency.PORTMAP)
     space.run("nft", "add table ip bench")
     watcher.settled()
-    for _ in range(len(numbers)):
-        for verb in ("add", "delete"):
-            before, busy = watcher.evaluations(), watcher.cpu()
+    with latency.kernel(space) as kernel:
+        for verb in ("add", "delete") * len(numbers):
+            busy = watcher.cpu()
             space.run("nft", f"{verb} chain ip bench nothing")
-            looks.append(watcher.rested(before))
+            time.sleep(0.005)
+            looks.append(watcher.rested(next(reversed(kernel.at))))
             cpu.append(watcher.cpu() - busy)
     delays = latency.measure(space, watcher, numbers)
     told = delays.written

@@ -99,12 +99,17 @@ class Watcher(Service):
 
         return int(wait_until(quiet, "k3swatch comes to rest", 60))
 
-    def rested(self, before: int) -> float:
-        """Wait until it has looked more than `before` times, and as long again: it is never busy for more than half
-        of the time. Returns how many seconds the last look took.
+    def rested(self, generation: int) -> float:
+        """Wait until it has looked at this generation, and as long again: it is never busy for more than half of the
+        time. Returns how many seconds the last look took.
         """
-        wait_until(lambda: self.evaluations() > before, "k3swatch looks", 60, 0.02)
-        seconds = float(self.status()["daemon"]["last_evaluation_seconds"])
+
+        def looked() -> dict[str, Any] | None:
+            status = self.status()
+            return status if status["generation"] == generation else None
+
+        status = wait_until(looked, f"k3swatch looks at generation {generation}", 60, 0.02)
+        seconds = float(status["daemon"]["last_evaluation_seconds"])
         time.sleep(seconds + 0.02)
         return seconds
 
