@@ -44,7 +44,8 @@ def test_the_filter(abi: confine._Abi) -> None:
         expected = REFUSE if number in abi.refused or number == abi.bpf else ALLOW
         assert decision(code, call(abi.arch, number)) == expected, number
     allowed = {command for command in range(64) if decision(code, call(abi.arch, abi.bpf, command)) == ALLOW}
-    assert allowed == {1, 2, 3, 4, 15, 16}  # uapi/linux/bpf.h: elements, next key, info, what is attached where
+    # uapi/linux/bpf.h: elements, next key, info, what is attached where
+    assert allowed == {1, 2, 3, 4, 15, 16}
     assert decision(code, call(0x40000003, 4)) == REFUSE  # another architecture's call
     assert decision(code, call(abi.arch, 0x40000000 | 1)) == REFUSE  # x32
     assert len(code) // 8 < 4096
