@@ -109,8 +109,8 @@ def _portmap(step: PathStep) -> tuple[str | None, str] | None:
         return (None, container) if container else None
     if not comment.startswith("dnat name: "):
         return None
-    network, _, rest = comment.removeprefix("dnat name: ").rpartition(" id: ")
-    container = container_id(rest.strip('"'))
+    network, found, rest = comment.removeprefix("dnat name: ").rpartition(" id: ")
+    container = container_id(rest.strip('"')) if found else None
     return (network.strip('"')[:64], container) if container else None
 
 

@@ -66,6 +66,8 @@ def receiver(
     container = holder or maker
     if container:
         _identify(case, root, container)
+    if case.pod is None and maker and holder != maker and oci.running(root, maker):
+        _identify(case, root, maker)  # a lease of nobody: what the rule says is better, and contradicted
     if case.pod is None and thorough and case.clues.address is not None:
         container = _by_namespace(case, root) or container
     left_behind = _left_behind(case, root, maker, holder, thorough) if maker else False

@@ -65,7 +65,7 @@ def _verified(owner: str | None, service: str, uid: str | None, sources: list[st
     if "kine" not in sources:
         sources.append("kine")
     if not found.exists:
-        return Served(owner, service, tuple(sources), (f"kine has no Service {service} any more",), gone=True)
+        return Served(owner, service, tuple(sources), (f"kine has no Service {service}",), gone=True)
     if uid and found.meta.uid and not found.meta.uid.startswith(uid):
         note = (
             f"Service {service} was made anew since: kine has uid {found.meta.uid[:8]}, the pod is of {uid}"

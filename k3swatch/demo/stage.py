@@ -23,6 +23,7 @@ import k3swatch
 from k3swatch.demo import kubernetes
 from k3swatch.demo.lab import Lab, lab
 from k3swatch.demo.netns import Namespace, run
+from k3swatch.demo.node import Node
 from k3swatch.demo.services import Alertmanager, Journald, Prometheus, Service, Webhook, get_json, wait_until
 from k3swatch.errors import SourceError
 
@@ -39,9 +40,9 @@ class Daemon(Service):
 
     name = "k3swatch"
 
-    def __init__(self, directory: Path, journald: Journald, alertmanager: str) -> None:
+    def __init__(self, directory: Path, journald: Journald, alertmanager: str, node: Node) -> None:
         super().__init__(directory)
-        self.journald = journald
+        self.journald, self.node = journald, node
         self.config = directory / "config.yaml"
         settings = {
             "alertmanager": {"urls": [alertmanager]},
@@ -52,14 +53,15 @@ class Daemon(Service):
         (directory / "state").mkdir(exist_ok=True)
 
     def _beside_journald(self, *arguments: str) -> list[str]:
-        run_directory = str(self.journald.directory / "run")
-        script = 'mount --bind "$1" /run && shift && exec "$@"'
-        inside = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", run_directory]
+        run_directory, proc = str(self.journald.directory / "run"), str(self.node.directory / "proc")
+        script = 'mount --bind "$1" /run && mount --rbind /proc "$2" && shift 2 && exec "$@"'
+        inside = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+        inside += [run_directory, proc]
         return [*inside, sys.executable, "-m", "k3swatch.cli", *arguments]
 
     def command(self) -> Sequence[str]:
-        """`k3swatch run` with the demo's configuration."""
-        return self._beside_journald("run", "--config", str(self.config))
+        """`k3swatch run` with the demo's configuration, which reads the node's files where the demo writes them."""
+        return self._beside_journald("run", "--config", str(self.config), "--root", str(self.node.directory))
 
     def ready(self) -> bool:
         """Whether it can be scraped and asked."""
@@ -121,6 +123,7 @@ class Stage:
     """What runs."""
 
     lab: Lab
+    node: Node
     journald: Journald
     alertmanager: Alertmanager
     prometheus: Prometheus
@@ -169,7 +172,8 @@ def stage() -> Iterator[Stage]:
             prometheus = Prometheus(
                 directory / "p", [METRICS], rules, ["127.0.0.1:9093"], port=9090, instance=name
             )
-        daemon = Daemon(directory / "k", journald, alertmanager.url)
+        node = Node(directory / "node")
+        daemon = Daemon(directory / "k", journald, alertmanager.url, node)
 
         def start(service: Service) -> None:
             with made.host.inside():
@@ -187,7 +191,7 @@ def stage() -> Iterator[Stage]:
             took["probe"] = _seconds(lambda: wait_until(daemon.probe, "probe"))
         commits = Commits(made.host)
         stack.callback(commits.close)
-        yield Stage(made, journald, alertmanager, prometheus, daemon, commits, took)
+        yield Stage(made, node, journald, alertmanager, prometheus, daemon, commits, took)
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -18,8 +18,9 @@ from types import FrameType
 from typing import Any
 
 from k3swatch.demo import kubernetes as k8s
+from k3swatch.demo import node
 from k3swatch.demo.apiserver import who_answers
-from k3swatch.demo.lab import API, API_6444, HOST, HOST6, OTHER_CLUSTER, Lab
+from k3swatch.demo.lab import API, API_6444, HOST, HOST6, OTHER_CLUSTER
 from k3swatch.demo.said import said_about
 from k3swatch.demo.screen import Screen
 from k3swatch.demo.services import wait_until
@@ -45,20 +46,31 @@ class Act:
     title: str
     text: str
     commands: tuple[str, ...]
-    do: Callable[[Lab], None]
+    do: Callable[[Stage], None]
     answers: tuple[str, str, str, str]  # in the order of CONNECTIONS
     opened: str = ""  # destination of the incident that must open
     resolved: str = ""  # destination of the one that must end
     open: tuple[str, ...] = ()  # destinations of those that are open afterwards
 
 
-def _nothing(_: Lab) -> None:
+def _nothing(_: Stage) -> None:
     """Nothing has happened yet."""
 
 
-def _service_deleted(lab: Lab) -> None:
-    k8s.kube_ext_off(lab.host)
-    k8s.portmap_del(lab.host, lab.pod)
+def _pod_made(on: Stage) -> None:
+    """In the order of a real node: the lease, portmap's rules, and only then the files that name the pod."""
+    on.node.service_created()
+    on.node.leased()
+    k8s.portmap_add(on.lab.host, on.lab.pod)
+    on.node.cached()
+    on.node.started()
+
+
+def _service_deleted(on: Stage) -> None:
+    on.node.service_deleted()
+    k8s.kube_ext_off(on.lab.host)
+    k8s.portmap_del(on.lab.host, on.lab.pod)
+    on.node.ended()
 
 
 ACTS = (
@@ -74,7 +86,7 @@ ACTS = (
         "It is meant for the API of another cluster. ServiceLB starts a pod with hostPort 6443 on this host, and "
         "containerd calls the CNI plugin portmap (the real one, here) to send the port there.",
         (f"{k8s.PORTMAP} ADD   (hostPort 6443 -> {PORTMAP_POD})",),
-        lambda lab: k8s.portmap_add(lab.host, lab.pod),
+        _pod_made,
         (OTHER_CLUSTER, OTHER_CLUSTER, OTHER_CLUSTER, API),
         opened=PORTMAP_POD,
         open=(PORTMAP_POD,),
@@ -84,7 +96,7 @@ ACTS = (
         "ServiceLB publishes the host's own address as the load balancer's. kube-proxy takes port 6443 of that "
         "address, ahead of portmap. The same machine answers; but from now on there are two causes to remove.",
         (f"iptables-restore   (KUBE-SERVICES -d {HOST} --dport 6443 -> KUBE-EXT-...)",),
-        lambda lab: k8s.kube_ext_on(lab.host),
+        lambda on: k8s.kube_ext_on(on.lab.host),
         (OTHER_CLUSTER, OTHER_CLUSTER, OTHER_CLUSTER, API),
         opened=OTHER_API,
         open=(PORTMAP_POD, OTHER_API),
@@ -94,7 +106,7 @@ ACTS = (
         "The chain that portmap made for the pod is flushed. kubectl on this host, which uses 127.0.0.1, works "
         "again; everybody else still talks to the other cluster.",
         (f"iptables -t nat -F {k8s.CNI_DN}",),
-        lambda lab: k8s.flush_cni_dn(lab.host),
+        lambda on: k8s.flush_cni_dn(on.lab.host),
         (OTHER_CLUSTER, OTHER_CLUSTER, API, API),
         resolved=PORTMAP_POD,
         open=(OTHER_API,),
@@ -132,7 +144,7 @@ class Story:
             screen.command(command)
         screen.line()
         begin = time.time()
-        act.do(self.stage.lab)
+        act.do(self.stage)
         alerted = self._await_alert(act, begin)
         self.dial(act)
         screen.line()
@@ -141,6 +153,8 @@ class Story:
             self._way_back()
         if act.opened:
             self._journal(Kind.DIVERTED, act.opened, begin)
+            if act.opened == PORTMAP_POD:
+                self._receiver(begin)
             self._journal(Kind.CONFIRMED, act.opened, begin)
         if act.resolved:
             self._journal(Kind.RESTORED, act.resolved, begin)
@@ -232,6 +246,13 @@ class Story:
         incident = entry["K3SWATCH_INCIDENT"]
         same = self.incidents.setdefault(destination, incident) == incident
         self.screen.fact("journal", entry["MESSAGE"], self.verify(same))
+
+    def _receiver(self, since: float) -> None:
+        """Show the entry that names the pod and the Service: their files are there only after the alarm."""
+        entry = self._entry(Kind.CHANGED, PORTMAP_POD, since)
+        who = (entry.get("K3SWATCH_POD"), entry.get("K3SWATCH_SERVICE"))
+        right = who == (f"kube-system/{node.POD_NAME}", f"default/{node.SERVICE}")
+        self.screen.fact("journal", entry["MESSAGE"], self.verify(right))
 
     def _metrics(self, act: Act) -> None:
         """Show what Prometheus has scraped: the port's state, and our own connections, every one of them."""

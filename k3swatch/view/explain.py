@@ -68,7 +68,7 @@ def _verdict(verdict: PortVerdict, observation: Observation, detail: _Detail, co
     groups = causes(verdict)
     for number, group in enumerate(groups, 1):
         lines += blank + _cause(group, f"[{number}] " if len(groups) > 1 else "", detail)
-    unaffected = _unaffected(verdict)
+    unaffected = _unaffected(verdict, lines=2 if detail.hints else 1)
     lines += blank + unaffected if unaffected else []
     if detail.hints and any(map(_hidden, verdict.findings)):
         lines.append(_BLIND_TOOLS)
@@ -109,7 +109,12 @@ def _cause(group: Sequence[Finding], number: str, detail: _Detail) -> list[str]:
 
 
 def _taken(culprit: Culprit, brief: bool) -> list[str]:
-    lines = wrap(f"taken by: {taken_by(culprit, brief)} {sure(culprit, brief)}", "  ", "    ", 4)
+    lines: list[str] = []
+    for most in range(len(culprit.sources) + 1 if brief else 1):  # in brief: as many sources as cost no line
+        said = f"taken by: {taken_by(culprit, brief)} {sure(culprit, most=most if brief else 16)}"
+        wrapped = wrap(said, "  ", "    ", 4)
+        if not lines or len(wrapped) == len(lines):
+            lines = wrapped
     if culprit.forwards and not brief:
         lines += wrap(f"which sends it on to {escape(culprit.forwards, 80)}", "    ", "    ", 1)
     return lines + [line for note in culprit.notes for line in wrap(escape(note), "    ", "    ", 2)]
@@ -193,7 +198,7 @@ def _path(path: Sequence[PathStep], entries: Iterable[Finding], detail: _Detail)
     return lines
 
 
-def _unaffected(verdict: PortVerdict) -> list[str]:
+def _unaffected(verdict: PortVerdict, lines: int) -> list[str]:
     """What of the judged addresses no acting finding names."""
     left: dict[Vantage, list[str]] = {}
     for vantage, address in verdict.judged:
@@ -211,4 +216,4 @@ def _unaffected(verdict: PortVerdict) -> list[str]:
     if not verdict.findings:
         return [f"Rules let every connection through: {len(verdict.judged)} ways in were tried."]
     parts = [f"{some(_telling(addresses), 1)} {_FROM[vantage]}" for vantage, addresses in left.items()]
-    return wrap(f"Unaffected: {'; '.join(parts)}", "", "  ", 2)
+    return wrap(f"Unaffected: {'; '.join(parts)}", "", "  ", lines)

@@ -24,18 +24,17 @@ def taken_by(culprit: Culprit, brief: bool = False) -> str:
         text = text if named else text[:22]  # `container ` and 12 digits, as everybody shows ids
     else:
         return service
-    around = [
-        _owner(culprit, brief),
-        service,
-        "left behind by a pod that is gone" if culprit.left_behind else "",
-    ]
-    around = [each for each in around if each]
-    return f"{text} ({', '.join(around)})" if around else text
+    around = [each for each in (_owner(culprit, brief), service) if each]
+    text += f" ({', '.join(around)})" if around else ""
+    return f"{text}, left over from what is gone" if culprit.left_behind else text
 
 
-def sure(culprit: Culprit, brief: bool = False) -> str:
-    """`[high: rule-comment, lease, cni-cache]`."""
-    return f"[{culprit.confidence}]" if brief else f"[{culprit.confidence}: {', '.join(culprit.sources)}]"
+def sure(culprit: Culprit, brief: bool = False, most: int = 16) -> str:
+    """`[high: rule-comment, lease, cni-cache]`, or `+2` for the sources beyond `most`; `brief`: `[high]`."""
+    named, more = culprit.sources[:most], len(culprit.sources) - most
+    if brief or not named:
+        return f"[{culprit.confidence}]"
+    return f"[{culprit.confidence}: {', '.join(named)}{f' +{more}' if more > 0 else ''}]"
 
 
 def receiver(findings: Iterable[Finding]) -> Culprit | None:

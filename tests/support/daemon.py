@@ -45,6 +45,7 @@ class Daemon:
         self.stderr = directory / "stderr"
         self.metrics = metrics
         self.environment: dict[str, str] = {}
+        self.arguments: list[str] = []  # of `run`
         self.process: subprocess.Popen[bytes] | None = None
         self.configure()
 
@@ -60,9 +61,10 @@ class Daemon:
 
     def start(self, ready: bool = True) -> Self:
         """Start it; with `ready` return when it has looked and tried its probe."""
+        run = ["run", "--config", str(self.config), *self.arguments]
         with self.space.inside(), self.stderr.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, python(self.code), "-m", "k3swatch.cli", "run", "--config", str(self.config)],
+                [*self.prefix, python(self.code), "-m", "k3swatch.cli", *run],
                 cwd=self.code,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from k3swatch.incident.allow import allowed, glob, without_allowed
+from k3swatch.incident.allow import allowed, without_allowed
 from k3swatch.model.finding import Culprit, Finding, PathStep, PortVerdict
+from k3swatch.model.glob import glob
 from k3swatch.model.port import Allow, ProtectedPort
 from k3swatch.model.words import Family, Mechanism, State, Vantage
 
@@ -22,7 +23,7 @@ FINDING = Finding(
     ("127.0.0.1",),
     "10.42.0.5:6443",
     path=(STEP,),
-    culprit=Culprit(pod="kube-system/svclb-x"),
+    culprit=Culprit(pod="kube-system/svclb-x", confidence="high"),
 )
 NET = ipaddress.ip_network
 
@@ -44,6 +45,12 @@ NET = ipaddress.ip_network
 )
 def test_every_field_that_is_set_must_match(allow: Allow, expected: bool) -> None:
     assert allowed(ProtectedPort("p", 1, allow=(allow,)), FINDING) is expected
+
+
+def test_a_contradicted_pod_silences_nothing() -> None:
+    port = ProtectedPort("p", 1, allow=(Allow(pod="*"),))
+    assert allowed(port, FINDING)
+    assert not allowed(port, replace(FINDING, culprit=Culprit(pod="kube-system/svclb-x", confidence="low")))
 
 
 def test_ipv6_and_no_destination() -> None:

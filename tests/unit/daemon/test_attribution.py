@@ -1,0 +1,210 @@
+"""Attribution beside the loop: looks again until it is sure, tells it once, forgets, never holds up an alarm."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from k3swatch.clock import SystemClock
+from k3swatch.daemon import attribution as module
+from k3swatch.daemon.attribution import Attribution, Learned, attributed, proxied
+from k3swatch.daemon.commits import Commits
+from k3swatch.demo import node as names
+from k3swatch.demo.kubernetes import CNI_DN, CONTAINER
+from k3swatch.demo.node import Node
+from k3swatch.errors import DecodeError
+from k3swatch.incident.who import subject
+from k3swatch.model.finding import Finding, Observation, PathStep, PortVerdict
+from k3swatch.model.port import Allow, ProtectedPort
+from k3swatch.model.ruleset import ChainRef, Rule
+from k3swatch.model.words import Family, Mechanism, State, Vantage
+
+ENTRY = PathStep("ip", "nat", "CNI-HOSTPORT-DNAT", 6, "x", f'dnat name: "cbr0" id: "{CONTAINER}"')
+FINDING = Finding(
+    State.DIVERTED,
+    Mechanism.DNAT,
+    Vantage.LOCAL,
+    Family.IP,
+    ("127.0.0.1",),
+    "10.42.0.244:6443",
+    path=(ENTRY, PathStep("ip", "nat", CNI_DN, 7, "tcp dport 6443 dnat to 10.42.0.244:6443")),
+)
+POD = f"kube-system/{names.POD_NAME}"
+
+
+@dataclass
+class Rules:
+    """A ruleset that has KUBE-SERVICES in `ip nat` only, with these destinations."""
+
+    destinations: Sequence[bytes] = ()
+
+    def rules(self, ref: ChainRef) -> Sequence[Rule]:
+        if ref != ChainRef("ip", "nat", "KUBE-SERVICES"):
+            raise DecodeError("no such chain")
+        return [Rule(ref, 1, b"", daddr=each) for each in self.destinations]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "node")
+
+
+@pytest.fixture
+def woken() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def attribution(node: Node, woken: threading.Event, monkeypatch: pytest.MonkeyPatch) -> Iterator[Attribution]:
+    monkeypatch.setattr(module, "LOOKS", (0.0, 0.02, 0.05, 0.1, 0.2, 0.4))
+    made = Attribution(str(node.directory), SystemClock(), woken.set)
+    yield made
+    made.close()
+
+
+def wait(attribution: Attribution, woken: threading.Event, rules: Rules | None = None) -> list[Learned]:
+    assert woken.wait(5)
+    woken.clear()
+    return attribution.learned(rules)  # type: ignore[arg-type]
+
+
+def test_files_that_come_after_the_rule(node: Node, attribution: Attribution, woken: threading.Event) -> None:
+    node.leased()
+    attribution.watch([FINDING])
+    time.sleep(0.03)
+    assert attribution.learned(None) == []
+    node.cached()
+    ((key, culprit),) = wait(attribution, woken)
+    assert (key, culprit.pod, culprit.confidence) == (subject(FINDING), POD, "high")
+    attribution.watch([FINDING, replace(FINDING, vantage=Vantage.EXTERNAL)])
+    assert not woken.wait(0.5)  # the same: told once
+
+
+def test_the_best_there_is_when_nothing_is_sure(
+    node: Node, attribution: Attribution, woken: threading.Event
+) -> None:
+    begin = time.monotonic()
+    attribution.watch([FINDING])
+    ((_, culprit),) = wait(attribution, woken)
+    assert time.monotonic() - begin > 0.35
+    assert (culprit.pod, culprit.container, culprit.confidence) == (None, CONTAINER, "medium")
+
+
+def test_a_later_look_finds_the_service_gone(
+    node: Node, attribution: Attribution, woken: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kine and kube-proxy must agree, and for a while: a Service that is being deleted makes no orphan."""
+    monkeypatch.setattr(module, "AGAIN", 0.05)
+    monkeypatch.setattr(module, "CERTAIN", 0.3)
+    node.service_created()
+    node.leased()
+    node.cached()
+    node.started()
+    attribution.watch([FINDING])
+    ((_, culprit),) = wait(attribution, woken)
+    assert (culprit.service, culprit.left_behind) == ("default/kubeapi-loadbalancer", False)
+    node.service_deleted()
+    without, there = Rules([b"\x0a\x2b\x00\x01"]), Rules([b"\x0a\x2b\x31\xc8"])
+    ((_, culprit),) = wait(attribution, woken, without)
+    assert culprit.notes
+    assert not culprit.left_behind
+    begin = time.monotonic()
+    while not culprit.left_behind:
+        ((_, culprit),) = wait(attribution, woken, without)
+    assert time.monotonic() - begin > 0.2
+    ((_, culprit),) = wait(attribution, woken, there)
+    assert not culprit.left_behind
+
+
+def test_what_is_over_is_forgotten(node: Node, attribution: Attribution, woken: threading.Event) -> None:
+    attribution.watch([FINDING])
+    attribution.watch([])
+    assert not woken.wait(0.6)
+
+
+def test_an_alert_waits_only_where_a_pods_name_may_silence_it(
+    node: Node, attribution: Attribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verdict(*allow: Allow) -> Observation:
+        return Observation((PortVerdict(ProtectedPort("p", 6443, allow=allow), (FINDING,)),), 1)
+
+    begin = time.monotonic()
+    assert attribution.before_telling(verdict()) == []
+    assert attribution.before_telling(verdict(Allow(comment="x"))) == []
+    assert time.monotonic() - begin < 0.1
+    node.leased()
+    threading.Timer(0.1, node.cached).start()
+    ((_, culprit),) = attribution.before_telling(verdict(Allow(pod="x")))
+    assert (culprit.pod, culprit.confidence) == (POD, "high")
+    (node.directory / names.RESULT).unlink()
+    begin = time.monotonic()
+    ((_, culprit),) = attribution.before_telling(verdict(Allow(pod="x")))
+    assert culprit.pod is None
+    assert 0.25 < time.monotonic() - begin < 1.0
+
+
+def test_one_look_for_a_command(node: Node) -> None:
+    node.service_created()
+    node.leased()
+    node.cached()
+    node.started()
+    observation = Observation((PortVerdict(ProtectedPort("p", 6443), (FINDING, FINDING)),), 1)
+
+    def culprits(directory: str | None, rules: Rules) -> list[object]:
+        seen = attributed(observation, directory, rules)  # type: ignore[arg-type]
+        return [
+            each.culprit and (each.culprit.pod, each.culprit.left_behind)
+            for each in seen.verdicts[0].findings
+        ]
+
+    assert culprits(str(node.directory), Rules()) == [(POD, False)] * 2
+    assert culprits(None, Rules()) == [None, None]  # a snapshot of another host
+    node.service_deleted()
+    assert culprits(str(node.directory), Rules()) == [(POD, False)] * 2  # kube-proxy's rules cannot be seen
+    assert culprits(str(node.directory), Rules([b"\x0a\x2b\x00\x01"])) == [(POD, True)] * 2
+
+
+def test_what_kube_proxy_has() -> None:
+    assert proxied(None, ("10.43.49.200",)) is None
+    assert proxied(Rules(), ("10.43.49.200",)) is None  # type: ignore[arg-type]
+    assert proxied(Rules([b"\x0a\x2b\x31\xc8"]), ("10.43.49.200",)) is True  # type: ignore[arg-type]
+    assert proxied(Rules([b"\x0a\x2b\x00\x01"]), ("10.43.49.200",)) is False  # type: ignore[arg-type]
+
+
+def test_processes_are_not_looked_at_when_commits_come_too_fast(attribution: Attribution) -> None:
+    said = [attribution.committer(1, "x") for _ in range(50)]
+    assert said.count(None) == 50 - module.COMMITS
+
+
+def test_several_commits_between_two_looks() -> None:
+    commits = Commits()
+    commits.add(5, 1.0, (10, "nft"), "nft -f -, started by bash")
+    assert commits.process(4, 5) == "nft -f -, started by bash"
+    assert commits.process(5, 5) is None
+    commits.add(6, 1.0, (11, "iptables"), "iptables (pid 11), gone before it could be looked at")
+    commits.add(7, 1.0, (12, "iptables"), "iptables -A X, started by portmap")
+    assert commits.between(5, 7) == (1.0, None)
+    assert (
+        commits.process(5, 7) == "one of 2 commits by iptables; among them: iptables -A X, started by portmap"
+    )
+    assert commits.process(5, 6) == "iptables (pid 11), gone before it could be looked at"
+    commits.add(8, 1.0, None)
+    assert commits.process(7, 8) is None
+
+
+def test_a_hanging_thread_does_not_hold_up_the_end(
+    node: Node, attribution: Attribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    hang: Callable[..., None] = lambda *_args, **_options: release.wait(10) and None  # noqa: E731
+    monkeypatch.setattr(module, "receiver", hang)
+    attribution.watch([FINDING])
+    begin = time.monotonic()
+    attribution.close()
+    assert time.monotonic() - begin < 2
+    release.set()
