@@ -5,7 +5,7 @@ bound to the dialled address come before those bound to any. Several that are le
 which shares connections by hash, or several such groups: then the first in a list that nobody can see is asked.
 
 With `listener:` configured, a socket of anybody else's is a diversion, and certain. Without it nobody is taken for the
-owner: see docs/adr/0006.
+owner: see docs/adr/0008.
 """
 
 from __future__ import annotations

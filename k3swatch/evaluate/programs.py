@@ -2,7 +2,7 @@
 
 Which ways in each hook can touch follows the places the kernel calls it from: sk_lookup before any listener is
 looked up, connect and sendmsg when a process of the control group dials, XDP and tc when a packet comes in on the
-interface. See docs/adr/0006 for what is left out and why.
+interface. See docs/adr/0008 for what is left out and why.
 """
 
 from __future__ import annotations

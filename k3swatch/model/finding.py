@@ -73,7 +73,8 @@ class Finding:
     # (family, table, chain) entered by the first rule on the path that asks for the port, e.g. KUBE-EXT-...: stable
     # while the chains below it (one per endpoint) come and go. None: the deciding rule itself asks.
     anchor: tuple[str, str, str] | None = None
-    # A block that meets only some (`conditions` say whom): told, but no alarm and no part of the port's state.
+    # A block that meets only some (`conditions` say whom), an address nobody listens on while others are served:
+    # told, but no alarm and no part of the port's state.
     restriction: bool = False
 
     @property
