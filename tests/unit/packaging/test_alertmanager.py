@@ -76,3 +76,16 @@ def test_nothing_that_watches_is_silenced() -> None:
         for name in re.findall(r"K3swatch\w+", matcher)
     }
     assert ours == {"K3swatchConnectionsDiverted", "K3swatchPortUnserved"}
+
+
+def test_a_pair_does_not_tell_twice() -> None:
+    """group_interval is longer than the 15 s that the second of two waits for the first (--cluster.peer-timeout)."""
+
+    def intervals(route: Any) -> list[str]:
+        return [
+            *([route["group_interval"]] if "group_interval" in route else []),
+            *(each for sub in route.get("routes", []) for each in intervals(sub)),
+        ]
+
+    found = intervals(yaml.safe_load(EXAMPLE.read_text())["route"])
+    assert found == ["1m"]
