@@ -7,16 +7,18 @@ index, or a slow disk, runs into the time limit and is no answer.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from k3swatch.attribute.root import SIZE, Root
 from k3swatch.attribute.wire import Meta, metadata
 from k3swatch.errors import DecodeError
+
+if TYPE_CHECKING:
+    import sqlite3
 
 FILE = "/var/lib/rancher/k3s/server/db/state.db"
 _SECONDS = 0.2
@@ -45,6 +47,8 @@ class Kine:
         path = root.locate(FILE)
         if path is None:
             return
+        import sqlite3  # only a K3s server has something to open; `check` elsewhere does not pay for it
+
         try:
             # immutable would not see the WAL, where the newest rows are; but without one only that makes no files
             beside = "readonly_shm=1" if root.exists(f"{FILE}-wal") is not False else "immutable=1"
@@ -84,6 +88,8 @@ class Kine:
     def _newest(self, key: str) -> Object | None:
         if self._database is None:
             return None
+        import sqlite3
+
         until = time.monotonic() + _SECONDS
         self._database.set_progress_handler(lambda: time.monotonic() > until, 5000)
         try:
