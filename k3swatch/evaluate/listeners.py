@@ -125,8 +125,9 @@ def _arrivals(
     own = host.owners.get(address.packed, 0)
     if vantage is Vantage.LOCAL or address.is_link_local:
         return [own]
-    loopback = {interface.index for interface in host.interfaces if interface.loopback}
-    return [0, *sorted({socket.interface for socket, _ in covering} - {0} - loopback)]
+    bound = {socket.interface for socket, _ in covering} - {0} - host.loopbacks
+    others = {interface.index for interface in host.interfaces if interface.up} - bound - host.loopbacks
+    return [*([0] if others or not bound else []), *sorted(bound)]
 
 
 def _arriving(host: Host, pick: _Pick, some: Sequence[_Pick]) -> str:
@@ -209,7 +210,7 @@ def _by_comparison(finding: Finding, port: ProtectedPort, pick: _Pick, several: 
         return replace(finding, why=why)
     if not any(differ(pick.chosen[0], other) for other in everybody[1:]):
         return finding
-    finding = replace(finding, state=State.DIVERTED)
+    finding = replace(finding, state=State.DIVERTED, anchor=None)  # a cause of its own: it takes something
     if len(pick.chosen) > 1 and _one_group(pick.chosen):
         return replace(finding, why="shared by several programs with SO_REUSEPORT")
     if len(pick.chosen) > 1:

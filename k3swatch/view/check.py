@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k3swatch.model.finding import Finding, Observation, PathStep, PortVerdict
-from k3swatch.model.words import Evidence, Mechanism
+from k3swatch.model.words import UNRULED, Evidence, Mechanism
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import clip, coloured, some
 from k3swatch.view.place import unruled
@@ -35,12 +35,13 @@ def finding_line(finding: Finding) -> str:
     parts.append(some(finding.addresses, 3) if finding.addresses else finding.family)
     if finding.destination:
         parts.append(f"to {finding.destination}")
-    if finding.mechanism is not Mechanism.NONE:
+    if finding.mechanism not in (Mechanism.NONE, *UNRULED):
         parts.append(f"by {finding.mechanism}")
     if finding.conditions:
         parts.append("only " + " and ".join(escape(condition) for condition in finding.conditions))
     if finding.rule:
-        parts.append(unruled(finding.rule) or f"rule {where(finding.rule)}")
+        taker = unruled(finding.rule)
+        parts.append(f"by {taker}" if taker else f"rule {where(finding.rule)}")
     if finding.shadowed:
         parts.append("(waits behind another rule)")
     if Evidence.FLOW in finding.evidence:
