@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS transitions (
     port TEXT NOT NULL, change TEXT NOT NULL, state TEXT NOT NULL, message TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS transitions_at ON transitions (at);
 """
+OPEN_INCIDENTS = "SELECT body FROM incidents WHERE resolved_at IS NULL ORDER BY opened_at"
 
 
 class Database:
@@ -48,18 +49,16 @@ class Database:
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             if version > VERSION:
                 raise sqlite3.DatabaseError(f"written by a newer version (schema {version})")
-            self._connection.executescript(SCHEMA)
-            self._connection.execute(f"PRAGMA user_version={VERSION}")
+            if version < VERSION:  # or it would write, and a full disk would hide what is known
+                self._connection.executescript(SCHEMA)
+                self._connection.execute(f"PRAGMA user_version={VERSION}")
         except sqlite3.Error:
             self._connection.close()
             raise
 
     def open_incidents(self) -> Iterator[str]:
         """The bodies of all open incidents, oldest first."""
-        rows = self._connection.execute(
-            "SELECT body FROM incidents WHERE resolved_at IS NULL ORDER BY opened_at"
-        )
-        for (body,) in rows:
+        for (body,) in self._connection.execute(OPEN_INCIDENTS):
             yield body
 
     def write(self, transition: Transition) -> None:
@@ -110,6 +109,19 @@ class Database:
     def close(self) -> None:
         """Give the file back."""
         self._connection.close()
+
+
+def open_incidents_beside_a_full_disk(path: Path) -> list[str]:
+    """The bodies of all open incidents from a file that cannot be opened for writing, oldest first.
+
+    Also on a file system that is mounted read-only. What is still in the write-ahead log only is not seen.
+    """
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, timeout=1.0)
+    try:
+        rows = connection.execute(OPEN_INCIDENTS).fetchall()
+    finally:
+        connection.close()
+    return [body for (body,) in rows]
 
 
 def history(directory: str, since: float = 0.0, limit: int = 1000) -> list[Told]:

@@ -18,7 +18,7 @@ from k3swatch.model.finding import Observation
 from k3swatch.model.incident import Event, Incident, Notice, Transition
 from k3swatch.sinks.base import Report, unsaid
 from k3swatch.sinks.codec import decode
-from k3swatch.sinks.database import FILE, Database
+from k3swatch.sinks.database import FILE, Database, open_incidents_beside_a_full_disk
 from k3swatch.view.escape import escape
 
 WAITING = 1000
@@ -71,20 +71,26 @@ class Store:
 
     def _load(self) -> tuple[Incident, ...]:
         incidents = []
+        for body in self._bodies():
+            try:
+                incidents.append(decode(body))
+            except DecodeError as error:
+                self._fail(f"one incident is forgotten: {error}")
+        return tuple(incidents)
+
+    def _bodies(self) -> list[str]:
         database = self._open()
-        if database is None:
-            return ()
         try:
-            for body in database.open_incidents():
-                try:
-                    incidents.append(decode(body))
-                except DecodeError as error:
-                    self._fail(f"one incident is forgotten: {error}")
+            if database is not None:
+                return list(database.open_incidents())
+            if self._path.exists():
+                return open_incidents_beside_a_full_disk(self._path)
         except sqlite3.Error as error:
             self._trouble(error)
         finally:
-            database.close()
-        return tuple(incidents)
+            if database is not None:
+                database.close()
+        return []
 
     def _open(self) -> Database | None:
         """The file, if it is usable; a damaged one is moved aside and a new one made."""
@@ -134,11 +140,13 @@ class Store:
                     break
                 transition = self._waiting[0]
             database = database or self._open()
-            if database is not None and self._write(database, transition):
-                continue
             if database is not None:
-                database.close()
-                database = None
+                refused = self._write(database, transition)
+                if refused is None:
+                    continue
+                if getattr(refused, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:  # closed, it could not be opened again
+                    database.close()
+                    database = None
             with self._condition:
                 if self._stopping:
                     break
@@ -146,16 +154,17 @@ class Store:
         if database is not None:
             database.close()
 
-    def _write(self, database: Database, transition: Transition) -> bool:
+    def _write(self, database: Database, transition: Transition) -> sqlite3.Error | None:
+        """Write what waits first; what was in the way."""
         try:
             database.write(transition)
         except sqlite3.Error as error:
             self._trouble(error)
-            return False
+            return error
         with self._condition:
             if self._waiting and self._waiting[0] is transition:
                 self._waiting.popleft()
         if self._said:
             self._said = False
             self._report(Event(Notice.SINK_RECOVERED, "store", "store: written again", self._clock.now()))
-        return True
+        return None

@@ -210,6 +210,42 @@ def test_what_cannot_be_written_waits_and_is_written_later(make: Any, stores: St
     assert len(history(str(place))) == 1
 
 
+def test_beside_a_full_disk_what_is_known_is_read_all_the_same(
+    make: Any, stores: Stores, tmp_path: Path
+) -> None:
+    """SQLite cannot make its log there: here a folder of that name is in its way."""
+    first = stores(tmp_path)
+    first.publish(make.transition(Change.OPENED))
+    first.close(5)
+    (tmp_path / f"{FILE}-wal").mkdir()
+    second = stores(tmp_path)
+    assert [incident.id for incident in second.load()] == [make.transition(Change.OPENED).incident.id]
+    assert second.failures == 1
+
+
+def test_on_a_full_disk_the_file_stays_open(
+    make: Any, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing it would remove its log, and there is no room for another; here the file may not grow."""
+    opened, full = [], [True]
+
+    class Bounded(database.Database):
+        def write(self, transition: Any) -> None:
+            opened.append(self)
+            self._connection.execute(f"PRAGMA max_page_count={1 if full else 1000}")
+            if full:
+                self._connection.execute("CREATE TABLE large AS SELECT zeroblob(100000)")
+            super().write(transition)
+
+    monkeypatch.setattr(store, "Database", Bounded)
+    sink = stores(tmp_path)
+    sink.publish(make.transition(Change.OPENED))
+    eventually(lambda: sink.failures >= 3)
+    assert len(set(opened)) == 1
+    full.clear()
+    eventually(lambda: len(history(str(tmp_path))) == 1)
+
+
 def test_waiting_is_bounded_and_publishing_never_blocks(make: Any, stores: Stores, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.write_text("")
