@@ -50,14 +50,18 @@ class Lab:
 
 
 @contextmanager
-def lab(proxy_to: str = OTHER) -> Iterator[Lab]:
+def lab(proxy_to: str = OTHER, host: Namespace | None = None) -> Iterator[Lab]:
     """The lab, up and answering; everything is gone when the block ends.
 
     `proxy_to` is where the klipper-lb pod sends v4 connections: the other cluster itself, or the ClusterIP of a
-    Service for it (then the host needs kube-proxy's rules, see `kubernetes`).
+    Service for it (then the host needs kube-proxy's rules, see `kubernetes`). `host` is a namespace to build it around,
+    instead of a fresh one: a virtual machine's own; what is added to that one stays.
     """
     with ExitStack() as stack:
-        spaces = stack.enter_context(namespaces("lan", "host", "client", "other", "pod", "web"))
+        around = ("lan", "client", "other", "pod", "web")
+        spaces = stack.enter_context(namespaces(*around, *(() if host else ("host",))))
+        if host is not None:
+            spaces["host"] = host
         _wire(spaces)
         host, other, pod = spaces["host"], spaces["other"], spaces["pod"]
         for server in (
