@@ -24,7 +24,7 @@ BOOT_SECONDS = 240.0  # it takes 16 on an idle machine
 APPEND = "root=/dev/vda console=ttyS0 quiet mitigations=off"
 SNAPSHOT = "ready"
 _QEMU = """
-    qemu-system-x86_64 -nodefaults -display none -nic none
+    setpriv --pdeathsig KILL qemu-system-x86_64 -nodefaults -display none -nic none
     -accel tcg,thread=multi,tb-size=512 -cpu max,la57=off -smp 2 -m 1024
     -device virtio-rng-pci -device virtio-serial-pci -device virtserialport,chardev=agent,name=agent
 """
@@ -45,6 +45,7 @@ class Guest:
     def __init__(self, image: Image, directory: Path, append: str = "") -> None:
         """Resume the snapshot; with `append`, parameters for the kernel, boot instead. `directory` is for scratch."""
         self.image, self.directory = image, directory
+        self.snapshots = set[str]()
         self._append = append
         self._buffer = bytearray()
         directory.mkdir(parents=True, exist_ok=True)
@@ -59,6 +60,7 @@ class Guest:
                     self._make_ready()
             shutil.copyfile(image.ready, self._disk)
             self._start("-loadvm", SNAPSHOT)
+            self.snapshots.add(SNAPSHOT)
             self.boot_id = ""
         self._set_clock()
 
@@ -92,11 +94,15 @@ class Guest:
             time.sleep(0.3)
         return answer
 
-    def reset(self) -> None:
-        """Back to the snapshot: a machine that has just booted and to which nothing has happened."""
-        assert not self._append, "was booted, has no snapshot"
-        self._monitor(f"loadvm {SNAPSHOT}")
+    def reset(self, snapshot: str = SNAPSHOT) -> None:
+        """Back to a snapshot; by default to a machine that has just booted and to which nothing has happened."""
+        self._monitor(f"loadvm {snapshot}")
         self._set_clock()
+
+    def save(self, snapshot: str) -> None:
+        """Take another snapshot, for as long as this object lives."""
+        self._monitor(f"savevm {snapshot}")
+        self.snapshots.add(snapshot)
 
     def reboot(self) -> None:
         """As an administrator does it."""

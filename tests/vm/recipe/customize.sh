@@ -22,7 +22,8 @@ mkdir -p "$root/var/log/journal" # kept over a reboot
 install -m 755 "$recipe/agent.py" "$root/usr/local/sbin/guest-agent"
 install -m 644 "$recipe/guest-agent.service" "$root/etc/systemd/system/"
 systemctl --root="$root" --quiet enable guest-agent.service
-for unit in prometheus.service prometheus-alertmanager.service getty@tty1.service getty.target \
+systemctl --root="$root" --quiet disable prometheus.service prometheus-alertmanager.service
+for unit in getty@tty1.service getty.target \
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer; do
     systemctl --root="$root" --quiet mask "$unit"
 done

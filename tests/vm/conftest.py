@@ -1,0 +1,87 @@
+"""One guest per kernel, resumed from a snapshot for each test; in a second snapshot the package runs as a service."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vm.guest import Guest
+from vm.host import K3sHost
+from vm.image import Image
+
+REPO = Path(__file__).resolve().parents[2]
+PROGRAMS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "cpio", "dh")
+SUITES = ("bookworm", "trixie")
+PYTEST = (
+    "pytest",
+    "pluggy",
+    "iniconfig",
+    "packaging",
+    "pygments",
+    "pytest-timeout",
+)  # pure Python, all of it
+
+
+@pytest.fixture(scope="session", params=SUITES)
+def image(request: pytest.FixtureRequest) -> Image:
+    """Debian 12 with kernel 6.1, then Debian 13 with 6.12."""
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if missing or os.geteuid() != 0:
+        pytest.skip(f"needs root and {' '.join(missing) or 'nothing else'}: make test-vm")
+    return Image.of(request.param)
+
+
+@pytest.fixture(scope="session")
+def machine(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """The one machine that runs; for `guest` and `host`."""
+    guest = Guest(image, tmp_path_factory.mktemp(image.suite))
+    yield guest
+    guest.close()
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package of this tree."""
+    directory = tmp_path_factory.mktemp("package")
+    subprocess.run([REPO / "packaging" / "deb" / "build", directory], check=True, stdout=subprocess.DEVNULL)
+    (made,) = directory.glob("*.deb")
+    return made
+
+
+@pytest.fixture
+def guest(machine: Guest) -> Guest:
+    """A machine that has just booted; nothing of ours is there."""
+    machine.reset()
+    return machine
+
+
+@pytest.fixture
+def checkout(guest: Guest) -> Guest:
+    """The same with this tree in /opt/k3swatch, and in /opt/pytest what runs its tests."""
+    tree = [REPO / name for name in ("k3swatch", "bpf", "bench", "tests", "pyproject.toml")]
+    guest.put("/opt/k3swatch", tree, REPO)
+    for name in PYTEST:
+        distribution = importlib.metadata.distribution(name)
+        site = Path(str(distribution.locate_file("")))
+        files = [path for path in map(str, distribution.files or ()) if not path.startswith("..")]
+        guest.put("/opt/pytest", [site / top for top in sorted({path.split("/")[0] for path in files})], site)
+    guest.sh("mkdir -p /opt/k3swatch/.venv/bin; ln -s /usr/bin/python3 /opt/k3swatch/.venv/bin/python")
+    return guest
+
+
+@pytest.fixture
+def host(machine: Guest, package: Path) -> K3sHost:
+    """A K3s-like host (k3swatch/demo/lab.py) on which the package is installed and the service runs."""
+    host = K3sHost(machine)
+    if "installed" in machine.snapshots:
+        machine.reset("installed")
+    else:
+        machine.reset()
+        host.install(package)
+        machine.save("installed")
+    return host

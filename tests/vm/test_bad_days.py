@@ -1,0 +1,174 @@
+"""What goes wrong on real machines, while port 6443 is diverted: nobody is told that all is well, or told twice.
+
+During each of these `Witness` reads the metrics ten times a second, as a very nervous Prometheus would.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vm.guest import Guest
+from vm.host import START_SECONDS, K3sHost
+from vm.image import Image
+
+from k3swatch.demo.lab import HOST
+from k3swatch.view.catalog import Kind
+
+WATCH = """
+while :; do
+    curl -s --max-time 5 http://127.0.0.1:10643/metrics | grep '^k3swatch_port_state.* 1.0$' >>/run/states
+    sleep 0.1
+done
+"""
+
+
+class Hijacked:
+    """A host whose port is diverted, and which has been told so."""
+
+    def __init__(self, host: K3sHost) -> None:
+        self.host = host
+        host.lab("portmap", "ADD", "6443")
+        self.incident = host.only(Kind.DIVERTED)["K3SWATCH_INCIDENT"]
+        self.pid = host.show("MainPID")
+        host.guest.run("systemd-run", "--quiet", "--unit=witness", "sh", "-c", WATCH)
+        self.seen_again()
+
+    def seen_again(self) -> None:
+        """Wait until the metrics say diverted once more."""
+        before = self.states().count("diverted")
+        self.host.guest.wait(
+            "metrics say diverted", lambda: self.states().count("diverted") > before, START_SECONDS
+        )
+
+    def states(self) -> list[str]:
+        """Every state that the metrics had."""
+        lines = self.host.sh("cat /run/states 2>/dev/null || true").splitlines()
+        return [line.partition('state="')[2].partition('"')[0] for line in lines]
+
+    def back(self) -> None:
+        """It runs again, another process, and says the same."""
+        host = self.host
+        host.guest.wait(
+            "another process", lambda: host.show("MainPID") not in (self.pid, "0", ""), START_SECONDS
+        )
+        host.until_up()
+        self.same()
+
+    def same(self) -> None:
+        """The same incident, told once, and never was anything said to be well."""
+        status = self.host.status()
+        assert status["state"] == "diverted"
+        assert [each["id"] for each in status["incidents"]] == [self.incident]
+        self.seen_again()
+        assert set(self.states()) <= {"diverted", "unknown"}
+        assert len(self.host.entries(Kind.DIVERTED)) == 1
+        assert self.host.entries(Kind.RESTORED) == []
+
+    def end(self) -> None:
+        """Given back: told once as well."""
+        self.host.sh("systemctl stop witness")
+        self.host.lab("portmap", "DEL", "6443")
+        assert self.host.only(Kind.RESTORED)["K3SWATCH_INCIDENT"] == self.incident
+        assert self.host.status()["state"] == "delivered"
+        assert self.host.dial("client", HOST) == ["K3S-APISERVER"]
+
+
+@pytest.fixture
+def hijacked(host: K3sHost) -> Iterator[Hijacked]:
+    """See Hijacked."""
+    hijacked = Hijacked(host)
+    yield hijacked
+    hijacked.end()
+
+
+def test_killed(hijacked: Hijacked) -> None:
+    hijacked.host.sh("systemctl kill --signal=KILL k3swatch")
+    hijacked.back()
+    assert hijacked.host.show("NRestarts") == "1"
+
+
+def test_hung(hijacked: Hijacked) -> None:
+    """SIGSTOP stands for any hang: the watchdog ends it after half a minute."""
+    hijacked.host.sh("systemctl kill --signal=STOP k3swatch")
+    hijacked.back()
+    assert "Watchdog timeout" in hijacked.host.journal()
+
+
+def test_journald_restarts(hijacked: Hijacked) -> None:
+    """What was said before, between and after it is there; the daemon does not even notice."""
+    host = hijacked.host
+    host.sh("systemctl restart systemd-journald")
+    host.sh("systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald")
+    assert host.dial("client", HOST) == ["OTHER-CLUSTER"]
+    host.sh("systemctl start systemd-journald")
+    hijacked.same()
+    assert host.show("MainPID") == hijacked.pid
+
+
+def test_the_disk_is_full(hijacked: Hijacked) -> None:
+    """Nothing can be stored, and everything is told; killed on top of it, it knows from the rules alone."""
+    host = hijacked.host
+    host.sh(
+        "fallocate -l $(df --output=avail -B1 / | tail -n 1) /full; dd if=/dev/zero of=/fuller bs=512 2>/dev/null || true"
+    )
+    assert host.sh("df --output=avail / | tail -n 1").strip() == "0"
+    host.sh(
+        "nft 'table ip more { chain out { type nat hook output priority -101; tcp dport 6443 redirect to :1; }; }'"
+    )
+    host.guest.wait("the second cause", lambda: len(host.status()["incidents"]) == 2)
+    host.sh("systemctl kill --signal=KILL k3swatch")
+    host.guest.wait("another process", lambda: host.show("MainPID") not in (hijacked.pid, "0"), 60)
+    assert host.until_up()["state"] == "diverted"
+    host.sh("rm /full /fuller; nft delete table ip more")
+    host.guest.wait("one cause", lambda: len(host.status()["incidents"]) == 1)
+    hijacked.seen_again()
+    assert set(hijacked.states()) <= {"diverted", "unknown"}
+    assert host.status()["incidents"][0]["id"] == hijacked.incident
+
+
+def test_the_clock_jumps(hijacked: Hijacked) -> None:
+    """A day ahead, then two days back."""
+    host = hijacked.host
+    for jump in ("+1 day", "-2 days", "+1 day"):
+        host.sh(f"date --set='{jump}'")
+        assert host.dial("client", HOST) == ["OTHER-CLUSTER"]
+        time.sleep(3)
+        hijacked.same()
+    assert host.show("MainPID") == hijacked.pid
+    assert host.status()["daemon"]["healthy"] is True
+
+
+def by_conntrack(host: K3sHost, why: str) -> None:
+    """It runs on conntrack's events instead of a probe, says why, and tells a hijack and who meets it all the same."""
+    status = host.until_up()
+    assert status["probe"] == "conntrack"
+    assert any(why in line for line in status["refused"]), status["refused"]
+    assert status["state"] == "delivered"
+    assert why in host.journal()
+    host.lab("portmap", "ADD", "6443")
+    host.only(Kind.DIVERTED)
+    assert host.dial("client", HOST) == ["OTHER-CLUSTER"]
+    host.only(Kind.CONFIRMED)
+    host.lab("portmap", "DEL", "6443")
+    host.only(Kind.RESTORED)
+
+
+def test_a_kernel_without_btf(host: K3sHost) -> None:
+    host.sh("systemctl stop k3swatch; mount -t tmpfs none /sys/kernel/btf")
+    host.sh("systemctl start k3swatch", timeout=START_SECONDS)
+    by_conntrack(host, "this kernel has no BTF")
+
+
+def test_a_locked_down_kernel(image: Image, package: Path, tmp_path: Path) -> None:
+    """lockdown=confidentiality lets no BPF program read the kernel's memory, not even root's."""
+    guest = Guest(image, tmp_path, append="lockdown=confidentiality")
+    try:
+        assert "[confidentiality]" in guest.sh("cat /sys/kernel/security/lockdown")
+        host = K3sHost(guest)
+        host.install(package)
+        by_conntrack(host, "")
+    finally:
+        guest.close()

@@ -1,0 +1,64 @@
+"""The probe on stock kernels, by each attachment: loaded by their verifiers, exact on real connections.
+
+tests/netns/test_probe.py itself runs in the guest, with fewer connections; so what counts as exact is what it says.
+"""
+
+from __future__ import annotations
+
+import pytest
+from vm.guest import Guest
+
+MANY = 100
+# The rest is about the maps and the daemon's side of them: the same whatever told the probe.
+ALL_OUTCOMES = (
+    "delivered_without_conntrack",
+    "delivered_with_conntrack and accept",
+    "from_outside_to_a_pod",
+    "from_the_host_itself_to_a_pod",
+    "redirect",
+    f"to_a_dead_pod and {MANY}",
+    f"diverted_and_then_dropped_by_a_filter and {MANY}",
+    f"dropped_at_the_door and True and {MANY}",
+    "ipv6",
+    "udp",
+    "the_same_source_port_again_and_again",
+    "what_is_not_ours_is_not_counted",
+)
+DIVERSIONS = (
+    "from_outside_to_a_pod",
+    "from_the_host_itself_to_a_pod",
+    f"diverted_and_then_dropped_by_a_filter and {MANY}",
+    "udp",
+)
+
+
+def run(guest: Guest, arguments: str, environment: str = "") -> str:
+    """pytest in the guest; what it said, on one line each, when all passed."""
+    command = f"{environment} K3SWATCH_TIERS=netns,vm PYTHONPATH=/opt/pytest PYTHONDONTWRITEBYTECODE=1"
+    command += f" python3 -m pytest -q --tb=short -p no:cacheprovider --timeout=600 {arguments}"
+    return guest.sh(f"cd /opt/k3swatch; {command}", timeout=1500)
+
+
+def passed(output: str) -> int:
+    """How many tests passed, out of pytest's last line: `12 passed, 17 deselected in 100.00s`."""
+    summary = output.strip().splitlines()[-1].replace(",", "").split()
+    assert summary[1] == "passed", output
+    return int(summary[0])
+
+
+@pytest.mark.parametrize(
+    ("attach", "tests"), [("fentry", ALL_OUTCOMES), ("kprobe", DIVERSIONS), ("tracepoint", DIVERSIONS)]
+)
+def test_real_connections(checkout: Guest, attach: str, tests: tuple[str, ...]) -> None:
+    checkout.sh("modprobe nf_nat")
+    chosen = " or ".join(f"({name})" for name in tests)
+    output = run(
+        checkout,
+        f"tests/netns/test_probe.py -k '{chosen}'",
+        f"K3SWATCH_ATTACH={attach} K3SWATCH_MANY={MANY}",
+    )
+    assert passed(output) == len(tests)
+
+
+def test_the_module_comes_and_goes(checkout: Guest) -> None:
+    assert passed(run(checkout, "tests/vm/inside/modules.py")) == 3
