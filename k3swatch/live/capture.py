@@ -5,7 +5,8 @@ document.
      "kernel": "6.1.0", "byte_order": "little", "generation": 42,
      "nf_tables": {"tables": [], "chains": [], "rules": [], "sets": [], "elements": []},
      "legacy": ["ip6 nat"], "xtables": [{"family": "ip", "table": "nat", "info": [], "entries": []}],
-     "host": {"name": "node1", "addresses": [], "links": [], "tcp": [], "udp": [], "unreadable": []}}
+     "host": {"name": "node1", "addresses": [], "links": [], "tcp": [], "udp": [], "unreadable": [],
+              "beside": {}}}
 
 Every message (and every iptables-legacy table, under xtables) is base64 of what the kernel sent, so nothing
 is lost that this version does not understand. `legacy` names the legacy tables that could not be read.
@@ -23,7 +24,8 @@ from k3swatch.decode.chain import decode_chain
 from k3swatch.decode.generation import decode_newgen
 from k3swatch.decode.sets import decode_set
 from k3swatch.errors import Interrupted, SourceError
-from k3swatch.live.host import read_raw_host
+from k3swatch.live import beside
+from k3swatch.live.host import decode_host, read_raw_host
 from k3swatch.live.legacy import read_legacy
 from k3swatch.sources.nftables import NftablesSource
 
@@ -75,6 +77,7 @@ def capture(source: NftablesSource, taken_at: float) -> Document:
                 "tcp": _encode(host.tcp),
                 "udp": _encode(host.udp),
                 "unreadable": list(host.unreadable),
+                "beside": beside.read(decode_host(host)),
             },
         }
     raise SourceError(f"nf_tables: changed in each of {_TRIES} attempts to read it", hint="try again")

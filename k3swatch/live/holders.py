@@ -31,7 +31,7 @@ class Holders:
         """The sockets, those of `ports` with what is known of their owners. `now` is in monotonic seconds."""
         asked = _asked(sockets, ports)
         if asked != set(self._known) or now - self._since > KEPT:
-            self._known = _look_up(asked)
+            self._known = look_up(asked)
             self._since = now
         return tuple(self._known.get(socket, socket) for socket in sockets)
 
@@ -46,7 +46,8 @@ def _asked(sockets: Sequence[ListeningSocket], ports: Sequence[ProtectedPort]) -
     return found
 
 
-def _look_up(sockets: set[ListeningSocket]) -> dict[ListeningSocket, ListeningSocket]:
+def look_up(sockets: set[ListeningSocket]) -> dict[ListeningSocket, ListeningSocket]:
+    """Each of the sockets with what is known of its owner."""
     if not sockets:
         return {}
     mount = procs.cgroup_mount()

@@ -18,6 +18,7 @@ from k3swatch.decode.nft.expression import decode_expressions
 from k3swatch.decode.rule import decode_rules
 from k3swatch.decode.sets import decode_set
 from k3swatch.errors import DecodeError, SourceError
+from k3swatch.live import beside
 from k3swatch.live.capture import KIND, LARGEST, SCHEMA, Document, capture
 from k3swatch.live.host import RawHost, decode_host
 from k3swatch.live.legacy import LegacyTables, is_legacy
@@ -57,7 +58,8 @@ class SnapshotRuleset:
         for raw in elements:
             self._raw_elements.setdefault(elements_of(raw), []).append(raw)
         self._members: dict[SetInfo, Members] = {}
-        self._host = _raw_host(_require(document, "host", dict, "snapshot"))
+        host = _require(document, "host", dict, "snapshot")
+        self._host, self._beside = _raw_host(host), host.get("beside")
         unread = [str(name) for name in _require(document, "legacy", list, "snapshot")]
         self._legacy = LegacyTables(_legacy_blobs(document.get("xtables", [])), unread)
 
@@ -83,7 +85,7 @@ class SnapshotRuleset:
 
     def host(self) -> Host:
         """The host as it was."""
-        return decode_host(self._host)
+        return beside.put(decode_host(self._host), self._beside)
 
     def refresh(self) -> None:
         """Nothing: a snapshot does not move."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from dataclasses import replace
 
 import pytest
 
-from k3swatch.errors import NotPermitted
-from k3swatch.live import holders
+from k3swatch.errors import DecodeError, NotPermitted
+from k3swatch.live import beside, holders
 from k3swatch.live.holders import Holders
 from k3swatch.live.programs import Programs
 from k3swatch.model.port import (
@@ -18,6 +19,7 @@ from k3swatch.model.port import (
     Listener,
     ListeningSocket,
     LocalAddress,
+    Program,
     ProtectedPort,
 )
 from k3swatch.model.words import Protocol
@@ -93,3 +95,32 @@ def test_programs_that_may_not_be_asked_for_are_said(monkeypatch: pytest.MonkeyP
     programs, unreadable = Programs().read(host, 0.0)
     assert unreadable[0] == "BPF programs of this host: bpf(BPF_PROG_QUERY): Operation not permitted"
     assert [(program.hook, program.id) for program in programs] == [("xdp", 12)]  # rtnetlink told
+
+
+def test_a_snapshot_keeps_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    Proc(monkeypatch)
+    monkeypatch.setattr(
+        bpfobjects, "query", lambda target, kind: [12] if kind == bpfobjects.SK_LOOKUP else []
+    )
+    monkeypatch.setattr(bpfobjects, "info", lambda program: None)
+    host = Host(sockets=(SOCKET, SECOND))
+    document = json.loads(json.dumps(beside.read(host)))
+    again = beside.put(host, document)
+    assert again.programs == (Program("sk_lookup", "netns", 12),)
+    assert [each.holders for each in again.sockets or ()] == [
+        (Holder(10, "/bin/10"),),
+        (Holder(20, "/bin/20"),),
+    ]
+    assert beside.put(host, None) == host  # from before
+
+
+@pytest.mark.parametrize(
+    "document",
+    [[], {}, {"programs": [{}], "owners": [], "unreadable": []}, {"programs": [], "owners": [1], "unreadable": []},
+     {"programs": [{"hook": "xdp", "place": "eth0", "id": "x", "name": "", "tag": "", "uid": None, "interface": 0}],
+      "owners": [], "unreadable": []},
+     {"programs": [], "owners": [{"inode": 5, "path": None, "holders": [1]}], "unreadable": []}],
+)  # fmt: skip
+def test_a_snapshot_that_does_not_fit(document: object) -> None:
+    with pytest.raises(DecodeError):
+        beside.put(Host(sockets=(SOCKET,)), document)
