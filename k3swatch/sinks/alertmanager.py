@@ -165,7 +165,7 @@ class _Peer:
                 f"{answer.status} {answer.reason}: {answer.read(300).decode(errors='replace')}",
             )
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return 0, f"{type(error).__name__}: {error}"
+            return 0, getattr(error, "strerror", None) or str(error) or type(error).__name__
         finally:
             if connection is not None:
                 connection.close()

@@ -15,7 +15,8 @@ from k3swatch.view import document
 from k3swatch.view.document import Document
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import coloured, some
-from k3swatch.view.message import destinations, duration, pod, severity_of
+from k3swatch.view.message import destinations, duration, severity_of
+from k3swatch.view.who import receiver, taken_by
 
 SCHEMA = 1
 
@@ -100,8 +101,9 @@ def _who(one: Incident) -> str:
     parts = []
     if one.committer:
         parts.append(f"committed by {escape(one.committer[1], 32)} (pid {one.committer[0]})")
-    if receiver := pod(one):
-        parts.append(f"received by {escape(receiver, 120)}")
+    who = receiver(one.findings)
+    if who is not None:
+        parts.append(f"taken by {taken_by(who, brief=True)}")
     return ", ".join(parts)
 
 

@@ -195,7 +195,7 @@ def _how(incident: Incident) -> str:
         words += f", taken by {taken_by(who, brief=True)}"
     by = process(incident.findings)
     if incident.committer:
-        words += f", by {escape(incident.committer[1], 32)} (pid {incident.committer[0]})"
+        words += f", committed by {escape(incident.committer[1], 32)} (pid {incident.committer[0]})"
     elif by:
         words += f", by {escape(by.partition(';')[0], 120)}"
     return words

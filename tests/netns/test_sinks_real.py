@@ -106,8 +106,8 @@ def test_a_life_in_the_journal(journald: Journald, journal: JournaldSink) -> Non
     opened, restored = entries(journald, 2)
     assert opened["MESSAGE"] == (
         "tcp/6443 (k3s-api) is DIVERTED to 10.42.0.244:6443 for 192.168.1.233 from outside and 127.0.0.1 from this "
-        f'host: rule "tcp dport 6443 dnat to 10.42.0.244:6443" in ip nat {CHAIN} handle 15, received by '
-        "kube-system/svclb-kubeapi-x, by iptables (pid 4242)"
+        f'host: rule "tcp dport 6443 dnat to 10.42.0.244:6443" in ip nat {CHAIN} handle 15, taken by pod '
+        "kube-system/svclb-kubeapi-x, committed by iptables (pid 4242)"
     )
     expected = {
         "MESSAGE_ID": ENTRIES[Kind.DIVERTED].id,

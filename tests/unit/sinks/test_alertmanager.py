@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -119,6 +120,16 @@ def test_a_peer_that_fails_is_tried_again_and_said_once(make: Any, setup: Setup)
     assert [event.notice for event in setup.events] == [Notice.SINK_FAILED, Notice.SINK_RECOVERED]
     assert 'does not take alerts: 500 Internal Server Error: "because"' in setup.events[0].message
     assert sink.failures == 3
+
+
+def test_a_peer_that_is_not_there_is_said_in_plain_words(make: Any, setup: Setup) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    setup.sink(address).publish(make.transition(Change.OPENED))
+    deadline = time.monotonic() + 2
+    while not setup.events and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert setup.events[0].message == f"alertmanager {address} does not take alerts: Connection refused"
 
 
 def test_a_refusal_is_dropped_and_the_next_message_goes_out(make: Any, setup: Setup) -> None:

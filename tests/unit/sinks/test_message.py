@@ -18,7 +18,7 @@ RULE = 'rule "tcp dport 6443 dnat to 10.42.0.244:6443" in ip nat CNI-DN-00ae1f04
 def test_opened(make: Any) -> None:
     assert message(make.transition(Change.OPENED)) == (
         "tcp/6443 (k3s-api) is DIVERTED to 10.42.0.244:6443 for 192.168.1.233 from outside "
-        f"and 127.0.0.1 from this host: {RULE}, by iptables (pid 4242)"
+        f"and 127.0.0.1 from this host: {RULE}, committed by iptables (pid 4242)"
     )
 
 
@@ -32,7 +32,7 @@ def test_opened_again_under_conditions_uncertain_and_received(make: Any) -> None
     assert message(make.transition(Change.OPENED, make.incident(finding, flaps=1))) == (
         "tcp/6443 (k3s-api) may be DIVERTED again to 10.42.0.244:6443 for 192.168.1.233 from outside "
         f"(only from 10.42.0.0/24): {RULE} (rule 3: match xyz is not understood), taken by pod kube-system/svclb-x, "
-        "by iptables (pid 4242)"
+        "committed by iptables (pid 4242)"
     )
 
 
@@ -73,14 +73,14 @@ def test_confirmed_changed_flapping_shadowed(make: Any) -> None:
     incident = make.incident(connections=1, flaps=3)
     assert message(make.transition(Change.CONFIRMED, incident)) == (
         "tcp/6443 (k3s-api) is DIVERTED to 10.42.0.244:6443, and this is real: 1 connection went there: "
-        f"{RULE}, by iptables (pid 4242)"
+        f"{RULE}, committed by iptables (pid 4242)"
     )
     assert message(make.transition(Change.CHANGED)).startswith(
         "tcp/6443 (k3s-api) is still DIVERTED to 10.42.0.244:6443, now for 192.168.1.233 from outside and "
     )
     assert message(make.transition(Change.FLAPPING, incident)) == (
         f"tcp/6443 (k3s-api) is DIVERTED to 10.42.0.244:6443 again and again (3 times): {RULE}, "
-        "by iptables (pid 4242); no more is told until it has been stable for a minute"
+        "committed by iptables (pid 4242); no more is told until it has been stable for a minute"
     )
     second = make.incident(make.finding(shadowed=True))
     assert message(make.transition(Change.OPENED, second)).startswith(
