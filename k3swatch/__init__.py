@@ -13,6 +13,7 @@ Data flows left to right, and the tree shows it:
     decode/     bytes -> model; pure, bounds-checked, lossless: what is not known becomes Opaque, never dropped
     live/       where sources and decode meet: the live ruleset, the snapshot, the host's addresses, the flows
     evaluate/   model -> findings; executes the rules on a hypothetical packet; pure, three-valued
+    attribute/  finding -> who receives it and who did it; reads the node's files below a root that tests replace
     incident/   findings over time; `now` is an argument
     sinks/      transitions -> journald, Prometheus, Alertmanager, the store
     daemon.py   wiring and the loop; no decisions

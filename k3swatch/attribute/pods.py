@@ -48,8 +48,8 @@ def with_address(root: Root, address: Address) -> Process | bool | None:
     False: no pod on this node has it. None: not every pod could be looked at.
     """
     seen: set[str] = set()
-    complete = bool(pids := [entry for entry in root.names("/proc") if entry.isascii() and entry.isdecimal()])
-    for pid in pids:
+    complete = all_visible(root)
+    for pid in [entry for entry in root.names("/proc") if entry.isascii() and entry.isdecimal()]:
         found = in_pod(root.text(f"/proc/{pid}/cgroup", 16 << 10))
         if found is None or found[0] in seen:
             continue
@@ -60,7 +60,13 @@ def with_address(root: Root, address: Address) -> Process | bool | None:
         seen.add(found[0])
         if _holds(trie, address):
             return Process(int(pid), *found)
-    return False if complete and not root.spent else None
+    return False if complete and seen and not root.spent else None
+
+
+def all_visible(root: Root) -> bool:
+    """Whether /proc shows all of the host's processes: it may be a container's, or mounted with hidepid."""
+    cgroup = root.text("/proc/1/cgroup", 16 << 10)
+    return cgroup is not None and in_pod(cgroup) is None
 
 
 def in_pod(cgroup: str | None) -> tuple[str, str | None] | None:

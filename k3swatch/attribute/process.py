@@ -19,9 +19,14 @@ _UNITS = (".service", ".scope")
 _SECRET = ("token", "passw", "secret", "credential")
 
 
-def describe(root: Root, pid: int, comm: str) -> str:
-    """`iptables -t nat -A ... (/usr/sbin/xtables-nft-multi), started by portmap, k3s-server; k3s.service`."""
+def describe(root: Root, pid: int, comm: str) -> str | None:
+    """`iptables -t nat -A ... (/usr/sbin/xtables-nft-multi), started by portmap, k3s-server; k3s.service`.
+
+    None when other users' processes cannot be seen here (hidepid, a container's /proc).
+    """
     status = _stat(root, pid)
+    if status is None and not pods.all_visible(root):
+        return None  # it may well be there
     if status is None or status[0] != comm:
         return f"{comm} (pid {pid}){GONE}"
     arguments = _arguments(root, pid)

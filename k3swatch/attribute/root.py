@@ -24,7 +24,7 @@ SIZE = 128 << 10  # bytes of one file
 _OPENAT2 = 437  # the same number on every architecture but alpha
 _RESOLVE = 0x10 | 0x02  # RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, `uapi/linux/openat2.h`
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ESRCH)  # the last: a process that has ended
 
 _libc = ct.CDLL(None, use_errno=True)
 _libc.syscall.restype = ct.c_long
@@ -41,6 +41,7 @@ class Root:
         self._until = self._clock.monotonic() + seconds
         self._left = FILES
         self._listed: dict[str, list[str]] = {}
+        self._absent = False
         self._root = -1
         try:
             self._root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -124,12 +125,9 @@ class Root:
 
     def exists(self, path: str) -> bool | None:
         """Whether there is something at `path`; None when that cannot be told."""
-        if self._root < 0 or self.spent:
-            return None
-        said = len(self.troubles)
         descriptor = self._open(path, os.O_PATH | os.O_CLOEXEC)
         if descriptor is None:
-            return None if len(self.troubles) > said else False
+            return False if self._absent else None
         os.close(descriptor)
         return True
 
@@ -158,6 +156,8 @@ class Root:
             os.close(descriptor)
 
     def _open(self, path: str, flags: int) -> int | None:
+        """A descriptor; else None, and `_absent` tells whether that is because there is nothing."""
+        self._absent = False
         if self._root < 0 or "\0" in path:
             return None
         if self.spent:
@@ -170,7 +170,8 @@ class Root:
         if descriptor >= 0:
             return int(descriptor)
         number = ct.get_errno()
-        if number not in _ABSENT:
+        self._absent = number in _ABSENT
+        if not self._absent:
             self._trouble(path, number)
         return None
 

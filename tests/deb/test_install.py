@@ -14,7 +14,7 @@ from deb.machine import Machine, machine
 
 OPENED = "25c58678aae1474eb3e50823e47061e8"  # MESSAGE_ID of "port diverted", k3swatch/view/catalog.py
 NFT = "table ip evil { chain out { type nat hook output priority -100; tcp dport 6443 dnat to 10.9.9.9:443; }; }"
-NET_ADMIN, PERFMON, BPF = 1 << 12, 1 << 38, 1 << 39
+DAC_READ_SEARCH, NET_ADMIN, PERFMON, BPF = 1 << 2, 1 << 12, 1 << 38, 1 << 39
 
 
 @pytest.fixture(scope="module", params=["bookworm", "trixie"])
@@ -48,8 +48,8 @@ def test_installed_it_runs_confined(debian: Machine, package: Path) -> None:
     assert debian.status()["probe"] != "none", debian.journal()
     daemon = process(debian)
     assert daemon["Uid"].split()[0] != "0"
-    assert int(daemon["CapPrm"], 16) == NET_ADMIN
-    assert int(daemon["CapBnd"], 16) == NET_ADMIN | PERFMON | BPF
+    assert int(daemon["CapPrm"], 16) == NET_ADMIN | DAC_READ_SEARCH
+    assert int(daemon["CapBnd"], 16) == NET_ADMIN | PERFMON | BPF | DAC_READ_SEARCH
     assert (daemon["NoNewPrivs"], daemon["Seccomp"]) == ("1", "2")
     assert int(daemon["VmRSS"].split()[0]) < 40 * 1024
     assert debian.show("StatusText").startswith("tcp/6443 unserved; connections seen by ")

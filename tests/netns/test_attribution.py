@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import Daemon
+from support.daemon import REPO, Daemon
 
 from k3swatch.demo import kubernetes as k8s
 from k3swatch.demo import node as names
@@ -164,3 +168,40 @@ def test_who_committed_is_looked_at_while_it_is_there(k3s: Lab, tmp_path: Path) 
             nft.stdin.close()
     assert who["process"].startswith("nft -i (/usr/sbin/nft), started by py")
     assert who["pod"] is None
+
+
+def test_the_unit_is_granted_enough_to_read_what_is_for_root_only(
+    k3s: Lab, node: Node, tmp_path: Path
+) -> None:
+    """As on a node: 0700 directories, 0600 files, a K3s that has the datastore open, its newest rows in the WAL."""
+    unit = (REPO / "systemd" / "k3swatch.service").read_text().splitlines()
+    granted = next(line for line in unit if line.startswith("AmbientCapabilities=")).partition("=")[2].split()
+    caps = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in granted)
+    sets = [f"--{kind}=-all,{caps}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
+    bits = next(line for line in unit if line.startswith("SecureBits=")).partition("=")[2]
+    sets.append(f"--securebits=+{bits.replace('-', '_')}")
+    directory = Path("/tmp", f"k3w-{os.getpid()}-who")  # every directory above tmp_path is root's alone
+    directory.mkdir()
+    os.chown(directory, 65534, 65534)
+    datastore = node.directory / names.DATASTORE
+    node.store("first", b"")
+    try:
+        with closing(sqlite3.connect(datastore, isolation_level=None)) as k3s_server:
+            k3s_server.execute("PRAGMA journal_mode=WAL")
+            k3s_server.execute("PRAGMA wal_autocheckpoint=0")
+            k3s_server.execute("SELECT count(*) FROM kine").fetchall()
+            daemon = Daemon(
+                k3s.host, directory, prefix=["setpriv", "--reuid=65534", "--regid=65534", "--groups=0", *sets]
+            )
+            daemon.arguments = ["--root", str(node.directory)]
+            with daemon:
+                pod_made(k3s, node, late=0.0)
+                for path in [node.directory, *node.directory.rglob("*")]:
+                    path.chmod(0o700 if path.is_dir() else 0o600)
+                assert (datastore.parent / "state.db-wal").stat().st_size > 0
+                daemon.until_said(TAKEN)
+                who = culprits(daemon.status())["10.42.0.244:6443"]
+    finally:
+        shutil.rmtree(directory)
+    assert who is not None
+    assert {"lease", "cni-cache", "containerd", "kine"} <= set(who["sources"])

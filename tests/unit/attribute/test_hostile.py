@@ -139,7 +139,7 @@ def test_thousands_of_tasks_and_processes_end_in_time(node: Node, portmap: Findi
 
 
 def test_a_datastore_without_index_or_that_is_none(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kine, "_SECONDS", 0.02)
+    monkeypatch.setattr(kine, "_SECONDS", 0.001)
     path = node.directory / names.DATASTORE
     path.unlink()
     with sqlite3.connect(path) as database:

@@ -109,7 +109,7 @@ def test_absence_is_told_from_not_knowing(directory: Path) -> None:
         assert root.exists("/var/lib/file") is True
         assert root.exists("/var/lib/other") is False
         assert root.exists("/var/lib/file/below") is False
-        assert root.exists("/loop/x") is None
+        assert [root.exists("/loop/x") for _ in range(3)] == [None] * 3
     with Root(str(directory / "nowhere")) as root:
         assert root.exists("/var") is None
         assert root.names("/var") == []
