@@ -144,7 +144,8 @@ class Store:
                 refused = self._write(database, transition)
                 if refused is None:
                     continue
-                if getattr(refused, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:  # closed, it could not be opened again
+                # closed on a full disk, it could not be opened again
+                if getattr(refused, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
                     database.close()
                     database = None
             with self._condition:

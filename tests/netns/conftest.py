@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,19 @@ def private_lab(root: None) -> Iterator[Lab]:
     """A lab for one test."""
     with lab() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def code() -> Iterator[Path]:
+    """The program where every user may read it: a clone below /root, or in a private home, may be root's alone.
+
+    For tests that drop root's privilege: `[python(code), "-m", "k3swatch.cli", ...]` with `cwd=code`.
+    """
+    with tempfile.TemporaryDirectory(prefix="k3w-") as directory:
+        for part in ("k3swatch", "bpf"):
+            shutil.copytree(REPO / part, Path(directory, part), ignore=shutil.ignore_patterns("__pycache__"))
+        subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
+        yield Path(directory)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,16 +39,6 @@ def space(root: None) -> Iterator[Namespace]:
             listener = socket.create_server(("0.0.0.0", 6443))
         with listener:
             yield one
-
-
-@pytest.fixture(scope="module")
-def code() -> Iterator[Path]:
-    """The program where every user may read it: a clone below /root, or in a private home, may be root's alone."""
-    with tempfile.TemporaryDirectory(prefix="k3w-") as directory:
-        for part in ("k3swatch", "bpf"):
-            shutil.copytree(REPO / part, Path(directory, part), ignore=shutil.ignore_patterns("__pycache__"))
-        subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
-        yield Path(directory)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.daemon import python
 
 from k3swatch.demo.lab import HOST, OTHER, Lab
 from k3swatch.demo.netns import Namespace, namespaces
@@ -138,11 +139,11 @@ def test_what_could_not_look_is_unknown_never_a_verdict(
     assert (status, why in message) == ("Unknown", True), message
 
 
-def test_no_privilege_is_unknown(module_lab: Lab, detector: Detector) -> None:
+def test_no_privilege_is_unknown(module_lab: Lab, detector: Detector, code: Path) -> None:
     module_lab.reset()
     nobody = ("setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
-    command = (sys.executable, "-m", "k3swatch.cli", "check")
-    script = f"cd {REPO} && exec {' '.join((*nobody, *command))}"
+    command = (python(code), "-m", "k3swatch.cli", "check")
+    script = f"cd {code} && exec {' '.join((*nobody, *command))}"
     status, message = detector.condition(module_lab.host, "sh", "-c", script)
     assert status == "Unknown", message
     assert "exit status" in message

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from support import bpfload
-from support.daemon import Daemon
+from support.daemon import Daemon, python
 
 from k3swatch.demo.lab import HOST, Lab
 from k3swatch.demo.netns import Namespace, namespaces
@@ -224,9 +224,7 @@ def test_the_comparison_bites() -> None:
     assert not contradiction("diverted?", {OWNER, TAKER})
 
 
-def test_the_unit_of_a_listener(
-    host: Host, tmp_path: Path, k3swatch: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_the_unit_of_a_listener(host: Host, code: Path) -> None:
     """The kernel tells the control group a socket was made in to anybody: here to one with CAP_NET_ADMIN alone."""
     mount = procs.cgroup_mount()
     assert mount is not None
@@ -240,7 +238,7 @@ def test_the_unit_of_a_listener(
         with running:
             assert running.stdout is not None
             assert running.stdout.readline() == b"1\n"
-            said = {unit: _as_net_admin(host.space, unit) for unit in (group.name, "k3s.service")}
+            said = {unit: _as_net_admin(host.space, code, unit) for unit in (group.name, "k3s.service")}
             running.kill()
     finally:
         group.rmdir()
@@ -250,7 +248,7 @@ def test_the_unit_of_a_listener(
     assert other["findings"][0]["path"][-1]["rule"] == f"a process of user 0 in {group.name}"
 
 
-def _as_net_admin(space: Namespace, unit: str) -> dict[str, Any]:
+def _as_net_admin(space: Namespace, code: Path, unit: str) -> dict[str, Any]:
     """What check says of the port to an ordinary user with that capability."""
     directory = Path("/tmp", f"k3w-{os.getpid()}-taken")
     directory.mkdir()
@@ -258,9 +256,10 @@ def _as_net_admin(space: Namespace, unit: str) -> dict[str, Any]:
         config = directory / "config.yaml"
         config.write_text(json.dumps({"ports": [{"port": 6443, "listener": {"exe": ["/x"], "unit": unit}}]}))
         caps = [f"--{kind}=-all,+net_admin" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
-        argv = [sys.executable, "-m", "k3swatch.cli", "check", "--config", str(config), "--format", "json"]
+        argv = [python(code), "-m", "k3swatch.cli", "check", "--config", str(config), "--format", "json"]
+        there = ["env", "-C", str(code)]
         drop = ["setpriv", "--reuid=65534", "--regid=65534", "--groups=0", *caps]  # as in the unit file
-        report: dict[str, Any] = json.loads(space.run(*drop, *argv, check=False))
+        report: dict[str, Any] = json.loads(space.run(*there, *drop, *argv, check=False))
         found: dict[str, Any] = report["ports"][0]
         return found
     finally:
