@@ -15,7 +15,8 @@ APT_DEV  := python3-venv python3-wheel gcc libc6-dev clang-format shellcheck man
 APT_DEB  := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools lintian
 APT_BOOT := mmdebstrap
 APT_VM   := qemu-system-x86 qemu-utils e2fsprogs cpio xz-utils
-PIP_DEV  := pytest~=9.2 pytest-timeout~=2.4 hypothesis~=6.170 mypy~=2.4 ruff~=0.17.6 types-PyYAML
+PIP_DEV  := pytest~=9.2 pytest-timeout~=2.4 hypothesis~=6.170 mypy~=2.4 ruff~=0.17.6 types-PyYAML \
+            grafana-foundation-sdk==1769699998!10.1.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup packages test test-unit demo run check lint format bench golden deb install-check test-vm clean
