@@ -10,8 +10,6 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from k3swatch.errors import SourceError
-from k3swatch.model.history import Told
 from k3swatch.model.incident import Transition
 from k3swatch.sinks.codec import encode
 from k3swatch.view.message import message
@@ -122,28 +120,3 @@ def open_incidents_beside_a_full_disk(path: Path) -> list[str]:
     finally:
         connection.close()
     return [body for (body,) in rows]
-
-
-def history(directory: str, since: float = 0.0, limit: int = 1000) -> list[Told]:
-    """The last `limit` transitions at or after `since`, oldest first; for readers beside a running daemon.
-
-    SourceError when the file cannot be read; an empty list when there is none yet.
-    """
-    path = Path(directory) / FILE
-    if not path.exists():
-        return []
-    try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
-        try:
-            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name='transitions'").fetchone():
-                return []
-            rows = connection.execute(
-                "SELECT at, incident, port, change, state, message FROM transitions WHERE at >= ? "
-                "ORDER BY number DESC LIMIT ?",
-                (since, limit),
-            ).fetchall()
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise SourceError(f"history: {path}: {error}", "is this its file? may you read it?") from None
-    return [Told(*row) for row in reversed(rows)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.store import rows
 
 from k3swatch.clock import SystemClock
 from k3swatch.demo.services import Alertmanager, Journald, Prometheus, Webhook, wait_until
@@ -23,7 +24,6 @@ from k3swatch.model.incident import Change, Event, Incident, Notice, Transition
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.words import Attach, Family, Mechanism, Protocol, State, Vantage
 from k3swatch.sinks.alertmanager import Alertmanager as AlertmanagerSink
-from k3swatch.sinks.database import history
 from k3swatch.sinks.journald import Journald as JournaldSink
 from k3swatch.sinks.prometheus import Prometheus as PrometheusSink
 from k3swatch.sinks.store import Store
@@ -442,7 +442,7 @@ def test_a_full_disk_is_survived_and_what_waited_is_written(
     try:
         opened, resolved, incident = life()
         sink.publish(opened)
-        wait_until(lambda: history(str(small_disk)), "the first row")
+        wait_until(lambda: rows(small_disk), "the first row")
         ballast = small_disk / "ballast"
         with ballast.open("wb", buffering=0) as file:
             try:
@@ -460,9 +460,9 @@ def test_a_full_disk_is_survived_and_what_waited_is_written(
         assert "full" in events[0].message
         ballast.unlink()
         subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
-        wait_until(lambda: len(history(str(small_disk))) == 202, "all rows")
+        wait_until(lambda: len(rows(small_disk)) == 202, "all rows")
         wait_until(lambda: len(events) == 2, "recovery")
         assert events[1].notice is Notice.SINK_RECOVERED
-        assert history(str(small_disk))[-1].change == Change.RESOLVED
+        assert rows(small_disk)[-1].change == Change.RESOLVED
     finally:
         sink.close(5)

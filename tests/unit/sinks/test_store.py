@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.store import rows
 
 from k3swatch.clock import SystemClock
 from k3swatch.errors import DecodeError, SourceError
@@ -25,7 +26,8 @@ from k3swatch.model.incident import Change, Event, Notice
 from k3swatch.model.words import Evidence
 from k3swatch.sinks import database, store
 from k3swatch.sinks.codec import decode, encode
-from k3swatch.sinks.database import FILE, history
+from k3swatch.sinks.database import FILE
+from k3swatch.sinks.past import past
 from k3swatch.sinks.store import Store
 
 
@@ -130,27 +132,14 @@ def test_open_incidents_and_history_survive_a_restart(make: Any, stores: Stores,
     first.close(5)
     second = stores(tmp_path / "new" / "folder")
     assert second.load() == (rich(make),)
-    told = history(str(tmp_path / "new" / "folder"))
+    told = rows(tmp_path / "new" / "folder")
     assert [(each.change, each.state) for each in told] == [
         ("opened", "diverted"),
         ("opened", "diverted"),
         ("resolved", "delivered"),
     ]
     assert told[2].message.startswith("tcp/6443 (k3s-api) is no longer DIVERTED to 10.0.0.1:1 ")
-    assert [each.at for each in history(str(tmp_path / "new" / "folder"), since=1050.0)] == [1100.0]
-    assert len(history(str(tmp_path / "new" / "folder"), limit=1)) == 1
     assert stores.events == []
-
-
-def test_history_beside_a_running_daemon_and_before_there_is_any(
-    make: Any, stores: Stores, tmp_path: Path
-) -> None:
-    assert history(str(tmp_path)) == []
-    (tmp_path / FILE).touch()
-    assert history(str(tmp_path)) == []
-    running = stores(tmp_path)
-    running.publish(make.transition(Change.OPENED))
-    eventually(lambda: len(history(str(tmp_path))) == 1)
 
 
 @pytest.mark.parametrize("damage", [b"not a database at all, whatever its name" * 30, None])
@@ -168,7 +157,7 @@ def test_a_damaged_file_is_moved_aside(
         damage = bytes(data)
     file.write_bytes(damage)
     with pytest.raises(SourceError, match="history: "):
-        history(str(tmp_path))
+        past(str(tmp_path))
     second = stores(tmp_path)
     assert second.load() == ()
     assert [event.notice for event in stores.events] == [Notice.SINK_FAILED]
@@ -178,7 +167,7 @@ def test_a_damaged_file_is_moved_aside(
     assert aside.read_bytes() == damage
     second.publish(make.transition(Change.OPENED))
     second.close(5)
-    assert len(history(str(tmp_path))) == 1
+    assert len(rows(tmp_path)) == 1
 
 
 def test_one_damaged_row_costs_one_incident(make: Any, stores: Stores, tmp_path: Path) -> None:
@@ -207,7 +196,7 @@ def test_what_cannot_be_written_waits_and_is_written_later(make: Any, stores: St
     place.unlink()
     eventually(lambda: len(stores.events) == 2)
     assert stores.events[1].notice is Notice.SINK_RECOVERED
-    assert len(history(str(place))) == 1
+    assert len(rows(place)) == 1
 
 
 def test_beside_a_full_disk_what_is_known_is_read_all_the_same(
@@ -243,7 +232,7 @@ def test_on_a_full_disk_the_file_stays_open(
     eventually(lambda: sink.failures >= 3)
     assert len(set(opened)) == 1
     full.clear()
-    eventually(lambda: len(history(str(tmp_path))) == 1)
+    eventually(lambda: len(rows(tmp_path)) == 1)
 
 
 def test_waiting_is_bounded_and_publishing_never_blocks(make: Any, stores: Stores, tmp_path: Path) -> None:
@@ -261,7 +250,7 @@ def test_waiting_is_bounded_and_publishing_never_blocks(make: Any, stores: Store
 def test_a_locked_file_blocks_nobody(make: Any, stores: Stores, tmp_path: Path) -> None:
     sink = stores(tmp_path)
     sink.publish(make.transition(Change.OPENED))
-    eventually(lambda: len(history(str(tmp_path))) == 1)
+    eventually(lambda: len(rows(tmp_path)) == 1)
     other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     start = time.monotonic()
@@ -270,7 +259,7 @@ def test_a_locked_file_blocks_nobody(make: Any, stores: Stores, tmp_path: Path) 
     eventually(lambda: sink.failures >= 1)
     other.rollback()
     other.close()
-    eventually(lambda: len(history(str(tmp_path))) == 2)
+    eventually(lambda: len(rows(tmp_path)) == 2)
 
 
 def test_the_size_is_bounded(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +276,7 @@ def test_the_size_is_bounded(make: Any, tmp_path: Path, monkeypatch: pytest.Monk
     assert connection.execute("SELECT count(*) FROM transitions").fetchone()[0] <= 150
     assert connection.execute("SELECT count(*) FROM incidents").fetchone()[0] <= 150
     connection.close()
-    assert history(str(tmp_path))[-1].at == 2399.0
+    assert rows(tmp_path)[-1].at == 2399.0
 
 
 def test_a_daemon_that_is_killed_leaves_a_sound_file(make: Any, stores: Stores, tmp_path: Path) -> None:
@@ -311,11 +300,11 @@ def test_a_daemon_that_is_killed_leaves_a_sound_file(make: Any, stores: Stores, 
     environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[3]))
     process = subprocess.Popen(command, env=environment)
     try:
-        eventually(lambda: len(history(str(tmp_path))) > 20)
+        eventually(lambda: len(rows(tmp_path)) > 20)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    told = len(history(str(tmp_path), limit=100_000))
+    told = len(rows(tmp_path))
     loaded = stores(tmp_path).load()
     assert len(loaded) == told > 20
     assert stores.events == []
