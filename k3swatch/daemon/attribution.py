@@ -156,18 +156,23 @@ class Attribution:
 
     def _look(self, key: Subject, job: _Job, known: frozenset[str]) -> None:
         job.looks += 1
+        last = job.looks >= len(LOOKS)
         with Root(self._root, self._clock) as root:
-            answer = receiver(job.finding, root, known, thorough=job.looks >= len(LOOKS))
-        settled = answer is not None and answer.settled
-        if settled or job.looks >= len(LOOKS):
-            job.looks = len(LOOKS)
+            answer = receiver(job.finding, root, known, thorough=last)
+        if last:
             job.due = self._clock.monotonic() + (CERTAIN if answer and answer.orphaned_from else AGAIN)
-            if answer is not None and (answer != job.answer or answer.orphaned_from):
-                job.answer = answer
-                self._answers.append((key, answer))
-                self._wake()
         else:
+            if (
+                answer is not None and answer.settled
+            ):  # one more look: the pod's containers start after its sandbox
+                job.looks = len(LOOKS) - 1
             job.due = job.since + LOOKS[job.looks]
+        if answer is None or not (answer.settled or last):
+            return
+        if answer != job.answer or answer.orphaned_from:
+            job.answer = answer
+            self._answers.append((key, answer))
+            self._wake()
 
 
 def attributed(observation: Observation, directory: str | None, ruleset: Ruleset | None) -> Observation:

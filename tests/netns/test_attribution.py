@@ -71,6 +71,7 @@ def test_the_alarm_comes_first_then_the_pod_once(
     assert "is DIVERTED to 10.42.0.244:6443" in lines[0]
     assert POD not in lines[0]
     assert "[high: rule-comment, chain-hash, lease, cni-cache" in lines[1]
+    time.sleep(2.5)  # longer than it looks for what is new: the pod's containers start after its sandbox
     status = daemon.status()
     who = culprits(status)["10.42.0.244:6443"]
     assert who is not None
@@ -82,7 +83,6 @@ def test_the_alarm_comes_first_then_the_pod_once(
     assert f"taken by: pod {POD}" in asked.stdout
     rss = Path(f"/proc/{daemon.process.pid}/status").read_text() if daemon.process else ""
     assert int(rss.partition("VmRSS:")[2].split()[0]) < 40 * 1024
-    time.sleep(2.5)  # longer than it looks for what is new
     assert len([line for line in daemon.said().splitlines() if "DIVERTED" in line]) == 2
 
 
