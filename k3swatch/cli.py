@@ -108,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     top = _Parser(
         prog="k3swatch",
         description="Does a connection to this host's port 6443 still reach its owner? If not: which rule takes it?",
+        epilog="Exit status of check, explain and status: 0 delivered or unserved, 1 diverted or blocked, 2 unknown; "
+        "64 usage, 77 not permitted, 78 bad configuration. The manual: man k3swatch, or docs/.",
     )
     top.add_argument("--version", action="version", version=f"k3swatch {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
@@ -155,7 +157,12 @@ def _parser() -> argparse.ArgumentParser:
             "--config", metavar="FILE", help="default: /etc/k3swatch/config.yaml, when there is one"
         )
     for command in (run, check, explain):
-        command.add_argument("--root", metavar="DIR", default="/", help="read this host's files below DIR")
+        command.add_argument(
+            "--root",
+            metavar="DIR",
+            default="/",
+            help="read this host's files below DIR: /host in a container",
+        )
     for command in (check, explain, status, history):
         command.add_argument("--format", choices=("text", "json"), default="text")
     return top

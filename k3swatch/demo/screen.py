@@ -54,7 +54,7 @@ class Screen:
     def fact(self, source: str, text: str, right: bool = True) -> None:
         """What a source of truth holds (a journal entry, a metric, an alert), and whether it is as it should be."""
         width, safe = WIDTH - 17, printable(text)
-        first, *rest = textwrap.wrap(safe, width, max_lines=4, placeholder=" …", break_on_hyphens=False)
+        first, *rest = textwrap.wrap(safe, width, max_lines=5, placeholder=" …", break_on_hyphens=False)
         self.line(f"  {self.mark(right)} {self.paint(source.ljust(12), DIM)} {first}")
         for line in rest:
             self.line(" " * 17 + line)
