@@ -111,10 +111,8 @@ def test_journald_restarts(hijacked: Hijacked) -> None:
 def test_the_disk_is_full(hijacked: Hijacked) -> None:
     """Nothing can be stored, and everything is told; killed on top of it, it knows from the rules alone."""
     host = hijacked.host
-    host.sh(
-        "fallocate -l $(df --output=avail -B1 / | tail -n 1) /full; "
-        "dd if=/dev/zero of=/fuller bs=512 2>/dev/null || true"
-    )
+    host.sh("fallocate -l $(df --output=avail -B1 / | tail -n 1) /full")
+    host.sh("dd if=/dev/zero of=/fuller bs=512 2>/dev/null || true")
     assert host.sh("df --output=avail / | tail -n 1").strip() == "0"
     host.sh(
         "nft 'table ip more { chain out { type nat hook output priority -101; tcp dport 6443 redirect to :1; }; }'"

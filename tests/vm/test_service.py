@@ -7,7 +7,7 @@ import json
 import pytest
 from vm.host import START_SECONDS, K3sHost
 
-from k3swatch.demo.lab import HOST, POD
+from k3swatch.demo.lab import HOST, POD, WEB
 from k3swatch.view.catalog import Kind
 
 DAC_READ_SEARCH, NET_ADMIN, PERFMON, BPF, SYS_ADMIN = 1 << 2, 1 << 12, 1 << 38, 1 << 39, 1 << 21
@@ -50,28 +50,26 @@ def test_it_runs_confined(host: K3sHost) -> None:
     assert host.check() == 0
 
 
+# what takes the port, what gives it back, and who gets it
+IPTABLES = f"PREROUTING -p tcp --dport 6443 -j DNAT --to-destination {WEB}:6443"
+NFT = """nft 'table ip evil { chain in { type nat hook prerouting priority -110;
+    tcp dport 6443 counter redirect to :8443 comment "mine"; }; }'"""
 HIJACKS = {
-    "portmap": ("lab portmap ADD 6443", "lab portmap DEL 6443", "dnat", f"{POD}:6443"),
+    "portmap": ("lab portmap ADD 6443", "lab portmap DEL 6443", "dnat", f"{POD}:6443", "OTHER-CLUSTER"),
     "iptables-nft": (
-        f"iptables -t nat -I PREROUTING -p tcp --dport 6443 -j DNAT --to-destination {POD}:6443",
-        f"iptables -t nat -D PREROUTING -p tcp --dport 6443 -j DNAT --to-destination {POD}:6443",
+        f"iptables -t nat -I {IPTABLES}",
+        f"iptables -t nat -D {IPTABLES}",
         "dnat",
-        f"{POD}:6443",
+        f"{WEB}:6443",
+        "WEB-POD",
     ),
-    "nft": (
-        "nft 'table inet evil { chain in { type nat hook prerouting priority -110;"
-        ' tcp dport 6443 counter redirect to :8443 comment "mine"; }; }\'',
-        "nft delete table inet evil",
-        "redirect",
-        ":8443",
-    ),
+    "nft": (NFT, "nft delete table ip evil", "redirect", f"{HOST}:8443", "LOCAL-8443"),
 }
 
 
 @pytest.mark.parametrize("name", HIJACKS)
 def test_a_hijack_is_told_with_its_cure(host: K3sHost, name: str) -> None:
-    take, give_back, mechanism, destination = HIJACKS[name]
-    answers = "LOCAL-8443" if mechanism == "redirect" else "OTHER-CLUSTER"
+    take, give_back, mechanism, destination, answers = HIJACKS[name]
     shell = 'lab() { (set -a; . /run/lab.env; python3 /opt/labctl.py "$@"); }; '
     assert host.dial("client", HOST) == ["K3S-APISERVER"]
     delivered = host.connections("delivered")
@@ -87,7 +85,7 @@ def test_a_hijack_is_told_with_its_cure(host: K3sHost, name: str) -> None:
     assert host.dial("client", HOST, HOST, HOST) == [answers] * 3
     confirmed = host.only(Kind.CONFIRMED)
     assert confirmed["K3SWATCH_INCIDENT"] == entry["K3SWATCH_INCIDENT"]
-    assert sum(host.connections("diverted").values()) == 3
+    assert host.connections("diverted") == {destination: 3}
     assert host.connections("delivered") == delivered
 
     host.sh(shell + give_back)
