@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 
 from k3swatch.model.history import History, Past, Told
-from k3swatch.model.incident import Incident
+from k3swatch.model.incident import Change, Incident
 from k3swatch.model.words import State
-from k3swatch.view import document
+from k3swatch.view import document, who
 from k3swatch.view.document import Document
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import coloured, some
@@ -19,6 +19,7 @@ from k3swatch.view.message import destinations, duration, severity_of
 from k3swatch.view.who import receiver, taken_by
 
 SCHEMA = 1
+BAD = (State.DIVERTED, State.BLOCKED)
 
 
 def to_json(history: History, since: float = 0.0) -> Document:
@@ -61,15 +62,13 @@ def _block(past: Past, now: float, colour: bool, zone: tzinfo | None) -> Iterato
     yield f"{opened}  {escape(one.spec, 16)} ({escape(one.port, 64)}) {state}{target}"
     yield f"    {'; '.join(_facts(one, now))}"
     yield f"    {_cause(one)}"
-    if who := _who(one):
-        yield f"    {who}"
+    yield from (f"    {line}" for line in _who(one))
     day = opened[:10]
     for told in past.told:
         when = _when(told.at, zone)
-        yield (
-            f"    {when.removeprefix(day).strip()}  {escape(told.change, 16):<9}  "
-            f"the port is {coloured(escape(told.state, 16), _state(told.state), colour)}"
-        )
+        state = coloured(escape(told.state, 16), _state(told.state), colour)
+        still = ", by another cause" if told.change == Change.RESOLVED and _state(told.state) in BAD else ""
+        yield f"    {when.removeprefix(day).strip()}  {escape(told.change, 16):<9}  the port is {state}{still}"
         day = when[:10]
 
 
@@ -97,14 +96,13 @@ def _cause(one: Incident) -> str:
     return f"by {one.findings[0].mechanism}" + (f": {escape(why, 200)}" if why else ", no rule explains it")
 
 
-def _who(one: Incident) -> str:
-    parts = []
-    if one.committer:
-        parts.append(f"committed by {escape(one.committer[1], 32)} (pid {one.committer[0]})")
-    who = receiver(one.findings)
-    if who is not None:
-        parts.append(f"taken by {taken_by(who, brief=True)}")
-    return ", ".join(parts)
+def _who(one: Incident) -> Iterator[str]:
+    if process := who.process(one.findings):
+        yield f"committed by {escape(process, 200)}"
+    elif one.committer:
+        yield f"committed by {escape(one.committer[1], 32)} (pid {one.committer[0]})"
+    if culprit := who.receiver(one.findings):
+        yield f"received by {who.taken_by(culprit)} {who.sure(culprit)}"
 
 
 def _total(history: History, since: float, zone: tzinfo | None) -> str:

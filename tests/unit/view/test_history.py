@@ -86,6 +86,11 @@ def test_an_open_one_says_so() -> None:
     assert text.endswith("\n2 incidents, 1 open")
 
 
+def test_a_cause_that_went_while_another_holds_the_port() -> None:
+    text = shown(Past(ENDED, (told(NOON + 200, "resolved", "diverted"),)))
+    assert "  resolved   the port is diverted, by another cause\n" in text
+
+
 def test_the_day_is_said_when_it_changes() -> None:
     text = shown(Past(ENDED, (told(NOON, "opened", "diverted"), told(NOON + 86400, "resolved", "delivered"))))
     assert "    12:00:00  opened " in text
@@ -120,7 +125,7 @@ def test_nothing_reaches_a_terminal_raw() -> None:
     one = replace(ENDED, id=evil, port=evil, spec=evil, findings=(bad,), committer=(1, evil))
     text = shown(Past(one, (Told(NOON, evil, evil, evil, evil, evil),)))
     assert [character for character in text if not character.isprintable() and character != "\n"] == []
-    assert len(text.splitlines()) == 7
+    assert len(text.splitlines()) == 8
     dumped = document.dumps(history.to_json(History((Past(one, ()),))))
     assert all(character.isprintable() or character == "\n" for character in dumped)
 
