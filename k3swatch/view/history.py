@@ -16,7 +16,6 @@ from k3swatch.view.document import Document
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import coloured, some
 from k3swatch.view.message import destinations, duration, severity_of
-from k3swatch.view.who import receiver, taken_by
 
 SCHEMA = 1
 BAD = (State.DIVERTED, State.BLOCKED)
@@ -102,7 +101,7 @@ def _who(one: Incident) -> Iterator[str]:
     elif one.committer:
         yield f"committed by {escape(one.committer[1], 32)} (pid {one.committer[0]})"
     if culprit := who.receiver(one.findings):
-        yield f"received by {who.taken_by(culprit)} {who.sure(culprit)}"
+        yield f"taken by {who.taken_by(culprit)} {who.sure(culprit)}"
 
 
 def _total(history: History, since: float, zone: tzinfo | None) -> str:

@@ -71,7 +71,8 @@ def test_one_incident_from_first_to_last_word() -> None:
         "    lasted 3 min 20 s; 17 connections went there; came back 1 time; incident cb0cd4bdb7a0\n"
         "    by ip nat CNI-DN-00ae1f04b10f949419f13 handle 15: tcp dport 6443 dnat to 10.42.0.244:6443 "
         'comment "cbr0"\n'
-        "    committed by portmap (pid 4242), taken by pod kube-system/svclb-x\n"
+        "    committed by portmap (pid 4242)\n"
+        "    taken by pod kube-system/svclb-x [low]\n"
         "    12:00:00  opened     the port is diverted\n"
         "    12:00:02  confirmed  the port is diverted\n"
         "    12:03:20  resolved   the port is delivered\n"
