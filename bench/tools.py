@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from k3swatch.demo.netns import Namespace, run
+from k3swatch.errors import SourceError
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parent
@@ -38,7 +39,9 @@ class Tools:
     def timed(self, space: Namespace, *argv: str) -> Usage:
         """Run a program to its end inside a namespace. What it prints is thrown away."""
         with space.inside():
-            done = subprocess.run((self.once, *argv), cwd=REPO, capture_output=True, text=True, check=True)
+            done = subprocess.run((self.once, *argv), cwd=REPO, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SourceError(f"{' '.join(argv)}: exit {done.returncode}", done.stderr[-2000:])
         wall, cpu, kilobytes = done.stdout.split()
         return Usage(float(wall), float(cpu), int(kilobytes) << 10)
 

@@ -82,7 +82,9 @@ class Watcher(Service):
         return self.process.pid
 
     def status(self) -> dict[str, Any]:
-        """What `k3swatch status --format json` prints."""
+        """What `k3swatch status --format json` prints; SourceError with its last words when it is gone."""
+        if self.process is None or self.process.poll() is not None:
+            raise SourceError("k3swatch has ended", self.log.read_text(errors="replace")[-2000:])
         return dict(json.loads(ask(self.control)))
 
     def evaluations(self) -> int:

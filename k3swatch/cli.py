@@ -12,9 +12,9 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from k3swatch import __version__
 from k3swatch.errors import ConfigError, K3swatchError, NotPermitted, SourceError, UsageError
@@ -22,10 +22,11 @@ from k3swatch.errors import ConfigError, K3swatchError, NotPermitted, SourceErro
 if TYPE_CHECKING:
     from k3swatch.config import Config
     from k3swatch.model.finding import Observation
-    from k3swatch.model.port import Address, Host, Network, ProtectedPort
+    from k3swatch.model.port import Address, Host, ProtectedPort
     from k3swatch.model.ruleset import Ruleset
     from k3swatch.model.words import State
 
+T = TypeVar("T")
 OK, BAD, UNKNOWN, USAGE, NOPERM, CONFIG = 0, 1, 2, 64, 77, 78  # 64.. as in <sysexits.h>
 
 
@@ -194,7 +195,9 @@ def _explain(args: argparse.Namespace) -> int:
     config = _config(args)
     ports: Sequence[ProtectedPort] = [_port(args.port, config)] if args.port else config.ports
     if args.to:
-        ports = [replace(port, addresses=(_network(args.to, "--to"),)) for port in ports]
+        from k3swatch.config.words import network
+
+        ports = [replace(port, addresses=(_value("--to", network, args.to),)) for port in ports]
     observation = _look(args, ports)
     if args.vantage:
         from k3swatch.daemon.observe import seen_from
@@ -258,18 +261,12 @@ def _history(args: argparse.Namespace) -> int:
 
     from k3swatch.config.words import since
     from k3swatch.sinks.past import past
-    from k3swatch.view import document, history
+    from k3swatch.view import history
 
     now = time.time()
-    try:
-        start = since(args.since, now) if args.since is not None else 0.0
-    except ValueError as error:
-        raise UsageError(f"--since: {error}") from error
+    start = 0.0 if args.since is None else _value("--since", lambda text: since(text, now), args.since)
     found = past(_config(args).state.path, start)
-    if args.format == "json":
-        _say(document.dumps(history.to_json(found, start)))
-    else:
-        _say(history.text(found, now, start, _colour()))
+    _say(history.json(found, start) if args.format == "json" else history.text(found, now, start, _colour()))
     return OK
 
 
@@ -289,10 +286,12 @@ def _config_check(args: argparse.Namespace) -> int:
 
 def _look(args: argparse.Namespace, ports: Sequence[ProtectedPort]) -> Observation:
     """One observation of this host or of a snapshot."""
+    from ipaddress import ip_address
+
     from k3swatch.clock import SystemClock
     from k3swatch.daemon.observe import observe
 
-    source = _address(args.source, "--from") if getattr(args, "source", None) else None
+    source = _value("--from", ip_address, args.source) if getattr(args, "source", None) else None
     if getattr(args, "snapshot", None):
         from k3swatch.live.snapshot import SnapshotRuleset
 
@@ -374,20 +373,10 @@ def _port(spec: str, config: Config) -> ProtectedPort:
         raise UsageError(str(error), "write tcp/6443, 6443, or a name of the configuration") from error
 
 
-def _address(text: str, option: str) -> Address:
-    import ipaddress
-
+def _value(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What an option's text means; UsageError when it cannot be meant."""
     try:
-        return ipaddress.ip_address(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from error
-
-
-def _network(text: str, option: str) -> Network:
-    from k3swatch.config.words import network
-
-    try:
-        return network(text)
+        return parse(text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from error
 

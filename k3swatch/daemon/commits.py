@@ -44,15 +44,16 @@ class Commits:
 
         portmap alone calls iptables six times for one pod: of several, those that could be looked at are told.
         """
-        found = list(dict.fromkeys(who for _, who in self._between(after, upto).values() if who is not None))
-        if not found:
+        commits = [who for _, who in self._between(after, upto).values()]
+        found = list(dict.fromkeys(who for who in commits if who is not None))
+        if after is None or upto is None or not found or len(commits) != (upto - after) & _U32:
             return None
         told = [self._processes[who] for who in found if who in self._processes]
         if len(found) == 1:
             return told[0] if told else None
         comms = ", ".join(dict.fromkeys(comm for _, comm in found[:16]))
         seen = next((text for text in told if not text.endswith(GONE)), None)
-        return f"one of {len(found)} commits by {comms}" + (f"; among them: {seen}" if seen else "")
+        return f"one of {len(commits)} commits by {comms}" + (f"; among them: {seen}" if seen else "")
 
     def _between(self, after: int | None, upto: int | None) -> dict[int, tuple[float, Committer | None]]:
         if after is None or upto is None:

@@ -21,9 +21,9 @@ SCHEMA = 1
 BAD = (State.DIVERTED, State.BLOCKED)
 
 
-def to_json(history: History, since: float = 0.0) -> Document:
-    """The document of `history --format json`. Times are seconds since the epoch."""
-    return {
+def json(history: History, since: float = 0.0) -> str:
+    """What `history --format json` prints. Times are seconds since the epoch."""
+    found: Document = {
         "schema": SCHEMA,
         "since": since or None,
         "omitted": history.omitted,
@@ -33,6 +33,7 @@ def to_json(history: History, since: float = 0.0) -> Document:
             for past in history.pasts
         ],
     }
+    return document.dumps(found)
 
 
 def _transition(told: Told) -> Document:

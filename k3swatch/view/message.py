@@ -197,7 +197,7 @@ def _how(incident: Incident) -> str:
     if incident.committer:
         words += f", committed by {escape(incident.committer[1], 32)} (pid {incident.committer[0]})"
     elif by:
-        words += f", by {escape(by.partition(';')[0], 120)}"
+        words += f", in {escape(by.partition(';')[0], 120)}"
     return words
 
 

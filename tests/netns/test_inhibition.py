@@ -45,7 +45,8 @@ class Example(Alertmanager):
     def command(self) -> Sequence[str]:
         command = list(super().command())
         config = yaml.safe_load(EXAMPLE.read_text())
-        config["route"]["group_wait"] = "1s"
+        for route in (config["route"], *config["route"].get("routes", [])):
+            route |= {"group_wait": "1s", "group_interval": "1s"}  # a second alert of a group is told as soon
         for receiver in config["receivers"]:
             if receiver["name"] != "nobody":
                 receiver["webhook_configs"] = [{"url": self.webhook}]

@@ -197,6 +197,8 @@ def test_several_commits_between_two_looks() -> None:
     assert commits.process(5, 6) == "iptables (pid 11), gone before it could be looked at"
     commits.add(8, 1.0, None)
     assert commits.process(7, 8) is None
+    commits.add(10, 1.0, (12, "iptables"))
+    assert commits.process(8, 10) is None  # the message about 9 was lost: it may have been anybody
 
 
 def test_a_hanging_thread_does_not_hold_up_the_end(

@@ -171,3 +171,33 @@ def test_a_restriction_is_no_part_of_what_remains(make: Any) -> None:
     assert message(make.transition(Change.RESOLVED, verdict=make.verdict(finding))).endswith(
         "delivered again"
     )
+
+
+def test_the_receiver_becomes_known(make: Any) -> None:
+    """When nothing else changed, the line says what is new and nothing twice."""
+    who = Culprit(
+        pod="kube-system/svclb-x-abcde",
+        owner="DaemonSet/svclb-x",
+        service="default/x",
+        confidence="high",
+        sources=("lease", "kine"),
+        forwards="10.43.0.7:6443",
+    )
+    before, after = make.finding(), make.finding(culprit=who)
+    changed = make.transition(Change.CHANGED, make.incident(after))
+    told = replace(changed, previous=make.incident(before))
+    assert message(told) == (
+        "tcp/6443 (k3s-api) is still DIVERTED to 10.42.0.244:6443: taken by pod kube-system/svclb-x-abcde "
+        "(DaemonSet svclb-x, Service default/x) [high: lease, kine]"
+    )
+    moved = replace(told, previous=make.incident(replace(before, addresses=("192.0.2.1",))))
+    assert ", now for " in message(moved)
+    text = description(make.incident(after))
+    assert "It sends them on to 10.43.0.7:6443." in text
+
+
+def test_several_commits_are_not_pinned_on_one(make: Any) -> None:
+    by = "one of 3 commits by iptables; among them: iptables -A X --token ***"
+    incident = replace(make.incident(make.finding(culprit=Culprit(process=by))), committer=None)
+    assert message(make.transition(Change.OPENED, incident)).endswith(", in one of 3 commits by iptables")
+    assert f"Committed by: {by}." in description(incident)

@@ -14,7 +14,7 @@ from k3swatch.model.finding import Culprit, Finding, PathStep
 from k3swatch.model.history import History, Past, Told
 from k3swatch.model.incident import Incident
 from k3swatch.model.words import Family, Mechanism, State, Vantage
-from k3swatch.view import document, history
+from k3swatch.view import history
 
 NOON = 1795435200.0  # 2026-11-23 12:00:00 UTC
 STEP = PathStep(
@@ -127,12 +127,12 @@ def test_nothing_reaches_a_terminal_raw() -> None:
     text = shown(Past(one, (Told(NOON, evil, evil, evil, evil, evil),)))
     assert [character for character in text if not character.isprintable() and character != "\n"] == []
     assert len(text.splitlines()) == 8
-    dumped = document.dumps(history.to_json(History((Past(one, ()),))))
+    dumped = history.json(History((Past(one, ()),)))
     assert all(character.isprintable() or character == "\n" for character in dumped)
 
 
 def test_json_holds_all_of_it() -> None:
-    found = json.loads(document.dumps(history.to_json(History((LIFE,), 1, 2), NOON)))
+    found = json.loads(history.json(History((LIFE,), 1, 2), NOON))
     assert (found["schema"], found["since"], found["omitted"], found["unreadable"]) == (1, NOON, 1, 2)
     (one,) = found["incidents"]
     assert (one["id"], one["connections"], one["resolved_at"]) == ("cb0cd4bdb7a0", 17, NOON + 200)
