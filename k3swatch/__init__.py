@@ -18,7 +18,7 @@ Data flows left to right, and the tree shows it:
     sinks/      transitions -> journald, Prometheus, Alertmanager, the store
     daemon.py   wiring and the loop; no decisions
     view/       verdicts and incidents -> text and JSON; pure
-    cli.py      the only module that prints or exits
+    cli/        the only room that prints or exits
 
 What cannot be known is `unknown`, and is said: a wrong "delivered" is the worst defect, a false alarm the second.
 """

@@ -146,7 +146,7 @@ def test_what_a_page_says_to_type_can_be_typed(page: Path) -> None:
         done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, ""), script
     for words in commands(page):
-        cli._parser().parse_args(words)
+        cli.parser().parse_args(words)
 
 
 def test_every_option_that_does_not_exist_would_be_found(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_every_option_that_does_not_exist_would_be_found(tmp_path: Path) -> None
     page.write_text("```sh\nexport X=1   # k3swatch gone\nk3swatch check --nowhere && true\n```\n")
     (words,) = commands(page)
     with pytest.raises(SystemExit):
-        cli._parser().parse_args(words)
+        cli.parser().parse_args(words)
 
 
 def test_the_main_page_keeps_the_order_that_was_found_to_work() -> None:

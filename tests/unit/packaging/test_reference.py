@@ -32,7 +32,7 @@ def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[
     yield name, options
 
 
-COMMANDS = dict(commands(cli._parser()))
+COMMANDS = dict(commands(cli.parser()))
 OPTIONS = set().union(*COMMANDS.values())
 
 
