@@ -172,7 +172,10 @@ class Module:
         if fd < 0:
             refused = libbpf.failure(f"kprobe on {function}")
             if isinstance(refused, NotPermitted):  # Debian's own setting, and its default
-                why = "while kernel.perf_event_paranoid is above 2 it takes CAP_SYS_ADMIN"
+                why = (
+                    "it takes perf_event_open, which the unit leaves out, "
+                    "and while kernel.perf_event_paranoid is above 2 CAP_SYS_ADMIN"
+                )
                 refused = NotPermitted(f"{refused}: {why}", hint=refused.hint)
             raise refused
         return int(fd)

@@ -48,7 +48,10 @@ def legacy_table_names() -> tuple[tuple[str, str], ...]:
         except FileNotFoundError:
             continue  # no ip_tables in this kernel
         except PermissionError as error:
-            raise NotPermitted(f"{path}: {error.strerror}", hint="the group root may read it") from error
+            raise NotPermitted(
+                f"{path}: {error.strerror}",
+                hint="the group root may read it, and who has CAP_DAC_READ_SEARCH",
+            ) from error
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror}") from error
         found += [(family, table) for table in names.split()]

@@ -21,7 +21,7 @@ from typing import Any
 REPO = Path(__file__).resolve().parents[2]
 ROOTS = REPO / "build" / "roots"
 PACKAGES = (
-    "systemd,systemd-sysv,dbus,python3-bpfcc,libbpf1,python3-prometheus-client,python3-yaml,"
+    "systemd,systemd-sysv,dbus,python3-bpfcc,libbpf1,python3-prometheus-client,python3-systemd,python3-yaml,"
     "nftables,iproute2,procps,kmod,curl,man-db"
 )
 # run by bash in new namespaces: mounts what systemd expects of a container manager, https://systemd.io/CONTAINER_INTERFACE
@@ -149,6 +149,17 @@ class Machine:
     def show(self, name: str) -> str:
         """A property of the service."""
         return self.run("systemctl", "show", "--value", "-p", name, "k3swatch").strip()
+
+    def outside(self, pid: str) -> int:
+        """The number that this machine has for a process there."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                status = (folder / "status").read_text()
+                numbers = status.partition("\nNSpid:\t")[2].partition("\n")[0].split()
+                inside = os.readlink(folder / "ns/pid") == os.readlink(f"/proc/{self._init}/ns/pid")
+                if inside and numbers[-1] == pid:
+                    return int(folder.name)
+        raise AssertionError(f"no process {pid} in the machine")
 
     def close(self) -> None:
         """End every process of it, by the namespace's own rule: PID 1 takes all with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import inject
 from support.daemon import REPO, Daemon
 
 from k3swatch.daemon import confine
@@ -131,6 +133,11 @@ def test_a_confined_daemon_does_all_of_its_work(managed: tuple[Daemon, socket.so
     assert daemon.status()["daemon"]["confined"] is True
     for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
         assert "Seccomp:\t2" in (task / "status").read_text(), task
+    for thread in inject.threads(
+        daemon.process.pid
+    ):  # the call made by the daemon itself, in each of its threads
+        assert inject.call(thread, inject.EXECVE) == -errno.EPERM
+        assert inject.call(thread, inject.EXECVEAT) == -errno.EPERM
     assert fields["NoNewPrivs"] == "1"
     assert not int(fields["CapPrm"], 16) & (1 << 38 | 1 << 39)
     probe = daemon.status()["probe"]
@@ -168,6 +175,7 @@ def test_by_hand_nothing_is_confined(root: None, tmp_path: Path) -> None:
             assert daemon.status()["daemon"]["confined"] is False
             assert daemon.process is not None
             assert "Seccomp:\t0" in Path(f"/proc/{daemon.process.pid}/status").read_text()
+            assert inject.call(daemon.process.pid, inject.EXECVE) == -errno.EFAULT  # allowed: of no path
 
 
 # The real daemon, but its probe breaks when a file appears: nothing outside can break the real one.
