@@ -11,7 +11,7 @@ TIERS   := unit,golden,scenarios,netns
 APT_RUN  := python3-bpfcc libbpf1 python3-systemd python3-prometheus-client python3-yaml
 APT_TEST := nftables iptables conntrack iproute2 containernetworking-plugins prometheus prometheus-alertmanager \
             systemd procps openssl curl
-APT_DEV  := python3-venv python3-wheel gcc libc6-dev clang-format shellcheck man-db
+APT_DEV  := python3-venv python3-wheel gcc libc6-dev clang-format shellcheck man-db fish zsh
 APT_DEB  := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools lintian
 APT_BOOT := mmdebstrap
 APT_VM   := qemu-system-x86 qemu-utils e2fsprogs cpio xz-utils

@@ -3,11 +3,13 @@
 The snapshots were taken by `k3swatch snapshot` in a namespace with a K3s server's addresses and listener, after
 `iptables-restore` of what the CNI plugin portmap and kube-proxy had made: `hostport` is a LoadBalancer Service's
 pod with hostPort 6443, `hostport-and-loadbalancer` the same when the Service also got the node's own address.
+`same-priority` is tests/netns/cases/nft-tied-filters.case.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from k3swatch import cli
 
 DATA = Path(__file__).parent / "data"
 SNAPSHOTS = sorted(path.name.removesuffix(".snapshot.json") for path in DATA.glob("*.snapshot.json"))
-STATUS = {"delivered": 0, "hostport": 1, "hostport-and-loadbalancer": 1}
+STATUS = {"delivered": 0, "hostport": 1, "hostport-and-loadbalancer": 1, "same-priority": 2}
+PAGE = DATA.parents[2] / "docs" / "explain.md"
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
@@ -78,3 +81,28 @@ def test_the_waiting_cause_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         ("192.168.1.200:6443", False),
         ("10.42.0.244:6443", True),
     ]
+
+
+def shown() -> list[tuple[str, str, str]]:
+    """What docs/explain.md shows: arguments, output, and the snapshot that it names below."""
+    block = r"```text\n\$ k3swatch (explain .*)\n((?:.*\n)*?)```\n<!-- (\S+) -->"
+    return re.findall(block, PAGE.read_text())
+
+
+def test_the_page_on_explain_shows_what_it_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PAGE.parents[1])
+    assert len(shown()) == PAGE.read_text().count("```text") == 4
+    for arguments, output, snapshot in shown():
+        cli.main([*arguments.split(), "--snapshot", snapshot])
+        assert capsys.readouterr().out == output
+
+
+def test_the_page_quotes_lines_that_are_there() -> None:
+    """The table that goes through the first output line by line."""
+    output = shown()[0][1]
+    quoted = re.findall(r"^\| `(.+?)` \|", PAGE.read_text(), re.MULTILINE)
+    assert len(quoted) > 8
+    for line in quoted:
+        assert re.search(".*".join(map(re.escape, line.split("…"))), output), line
