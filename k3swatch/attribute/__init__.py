@@ -9,7 +9,9 @@ cni       the CNI result cache and the host-local leases: whose address, whose c
 oci       containerd's task state: the sandbox, and where a klipper-lb container sends connections on
 pods      /var/log/pods, the network namespaces, the names that ServiceLB gives
 kine      K3s's SQLite datastore, read-only: owner, Service, and whether that still exists (wire: its protobuf)
-docker    published containers
-receiver  puts all of it together
+cri       the container runtime's own word, over its socket: whether the sandbox lives, the pod's labels (grpc)
+published docker's and podman's containers
+gone      what a rule has outlived
+receiver  puts all of it together (case: what it has so far)
 process   who committed
 """

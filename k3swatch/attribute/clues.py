@@ -1,9 +1,10 @@
 """What the rules on the way say of themselves: container, Service, the address they send connections to. Pure.
 
 Formats: portmap's `dnat name: "cbr0" id: "<id>"` and chain `CNI-DN-` + sha512(network + id) (containernetworking
-plugins, plugins/meta/portmap, pkg/utils); its nftables backend's bare id in table `cni_hostport`; kube-proxy's
-`namespace/service:port` comments and hashed chains (kubernetes pkg/proxy/iptables, pkg/proxy/nftables); docker's
-chain DOCKER. Everything here may be forged by who can write a rule: it is a clue, for others to confirm.
+plugins, plugins/meta/portmap, pkg/utils), netavark's without quotes; its nftables backend's bare id in table
+`cni_hostport`; kube-proxy's `namespace/service:port` comments and hashed chains (kubernetes pkg/proxy/iptables,
+pkg/proxy/nftables); docker's chain DOCKER. Everything here may be forged by who can write a rule: it is a clue, for
+others to confirm.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ CNI_CHAIN = "CNI-DN-"
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-")
 _KUBE_CHAINS = ("KUBE-EXT-", "KUBE-SVC-", "KUBE-FW-", "KUBE-SVL-")
+_PUBLISHERS = ("DOCKER", "NETAVARK-")  # published ports of docker, and of podman
 _PROXY_CHAINS = ("external-", "service-", "endpoint-")  # kube-proxy's nftables mode
 
 
@@ -35,20 +37,20 @@ class Clues:
     cni_chain: str | None = None
     service: str | None = None  # namespace/name
     service_hashed: bool = False  # a chain's name is the hash of that Service
-    docker: bool = False
+    publisher: bool = False  # docker's or netavark's chain: a published port
 
 
 def clues(finding: Finding) -> Clues:
     """All clues of one finding."""
     container = network = cni_chain = service = None
-    hashed = docker = False
+    hashed = publisher = False
     for step in finding.path:
         mapped = _portmap(step)
         if mapped is not None:
             network, container = mapped
         if step.chain.startswith(CNI_CHAIN):
             cni_chain = step.chain
-        docker = docker or step.chain == "DOCKER"
+        publisher = publisher or step.chain.startswith(_PUBLISHERS)
         found = _service(step)
         if found is not None:
             service = found[0] or service
@@ -57,7 +59,7 @@ def clues(finding: Finding) -> Clues:
         port_name = _port_name(step.comment)
         if port_name and service == port_name.partition(":")[0]:
             hashed = hashed or any(_hashes(port_name, other.chain) for other in finding.path)
-    return Clues(address_of(finding.destination), container, network, cni_chain, service, hashed, docker)
+    return Clues(address_of(finding.destination), container, network, cni_chain, service, hashed, publisher)
 
 
 def named(finding: Finding) -> Finding:

@@ -12,6 +12,7 @@ import ipaddress
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from k3swatch.attribute.clues import cni_chain, container_id
@@ -46,6 +47,7 @@ class Cached:
     addresses: frozenset[Address]
     netns: str | None  # /var/run/netns/cni-...
     file: str
+    host_ports: frozenset[int] = frozenset()  # that portmap was asked for
 
 
 def name(value: object, limit: int = 253) -> str | None:
@@ -103,6 +105,14 @@ def of_address(root: Root, address: Address) -> Cached | None:
     return None
 
 
+def publishing(root: Root, port: int) -> Iterator[Cached]:
+    """The cached results of containers with this hostPort; opens SCANNED files at most."""
+    for network, known, file in islice(_entries(root), SCANNED):
+        found = _parse(root, network, known, file)
+        if found is not None and port in found.host_ports:
+            yield found
+
+
 def _entries(root: Root) -> Iterator[tuple[str, str, str]]:
     """(network, container, file) from the names of the cache; the loopback plugin's carry the same pods again."""
     for file in root.names(RESULTS):
@@ -135,7 +145,16 @@ def _parse(root: Root, network: str, container: str, file: str) -> Cached | None
         frozenset(_addresses(result)),
         next(filter(None, sandboxes), None),
         file,
+        frozenset(_host_ports(found.get("capabilityArgs"))),
     )
+
+
+def _host_ports(arguments: object) -> Iterator[int]:
+    """`hostPort` of each port mapping; go-cni writes the keys with a capital."""
+    for each in _items(arguments.get("portMappings") if isinstance(arguments, dict) else None):
+        port = each.get("hostPort", each.get("HostPort")) if isinstance(each, dict) else None
+        if isinstance(port, int):
+            yield port
 
 
 def _addresses(result: dict[str, Any]) -> Iterator[Address]:

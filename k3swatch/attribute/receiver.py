@@ -2,32 +2,32 @@
 
 Two questions are kept apart, because a stale rule answers them differently: for whom the rule was made (its comment,
 the hash in its chain's name), and whose the address is now (host-local's lease, the CNI cache). When they are one,
-that is the receiver. When not, the address decides who receives, and the rule was left behind if its container is gone.
+that is the receiver. When not, the address decides who receives, and the rule was left behind if its container is gone
+(`gone`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from k3swatch.attribute import cni, docker, oci, pods
-from k3swatch.attribute.clues import Clues, certainty, clues, cni_chain
-from k3swatch.attribute.cni import Pod
+from k3swatch.attribute import cni, gone, oci, pods, published
+from k3swatch.attribute.case import Case
+from k3swatch.attribute.clues import certainty, clues, cni_chain
+from k3swatch.attribute.cri import Cri
 from k3swatch.attribute.kine import Kine
 from k3swatch.attribute.root import Root
 from k3swatch.attribute.service import serve
-from k3swatch.model.finding import Culprit, Finding
+from k3swatch.model.finding import Culprit, Finding, Orphan
 from k3swatch.model.words import State
-
-SETTLED = 30.0  # seconds after which a lease or a cache file is no part of a pod that is just being made
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What one look found out. `settled`: another look soon will not tell more.
 
-    `orphaned_from`: kine has no such Service any more; if kube-proxy has no rule for these ClusterIPs either, the pod
-    is an orphan.
+    `orphaned_from`: there is no such Service any more, says kine; if kube-proxy has no rule for these ClusterIPs
+    either, the pod is an orphan.
     """
 
     culprit: Culprit
@@ -35,50 +35,42 @@ class Answer:
     orphaned_from: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class Case:
-    """What is gathered about one finding. `against` are contradictions: any makes the answer `low`."""
-
-    clues: Clues
-    sources: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    against: list[str] = field(default_factory=list)
-    pod: Pod | None = None
-    tasks: str | None = None  # containerd's directory with the sandbox
-
-    def source(self, *names: str) -> None:
-        """These said so."""
-        self.sources += [name for name in names if name not in self.sources]
-
-
 def receiver(
-    finding: Finding, root: Root, services: Collection[str] = (), thorough: bool = True
+    finding: Finding,
+    root: Root,
+    services: Collection[str] = (),
+    thorough: bool = True,
+    cri: Cri | None = None,
+    port: int | None = None,
 ) -> Answer | None:
     """Who receives what `finding` diverts; None when nothing is known.
 
     `services` are those that rules of other findings name. `thorough` also looks through the network namespaces of
-    all processes when no file tells the pod.
+    all processes when no file tells the pod. `cri`: the runtimes to ask, none when there is no time for that. `port`:
+    the one that is protected.
     """
     if finding.state is not State.DIVERTED:
         return None
-    case = Case(clues(finding))
+    case = Case(clues(finding), root, cri, port)
     maker, holder = _maker(case, root), _holder(case, root)
     container = holder or maker
     if container:
         _identify(case, root, container)
-    if case.pod is None and maker and holder != maker and oci.running(root, maker):
+    if case.pod is None and maker and holder != maker and case.running(maker):
         _identify(case, root, maker)  # a lease of nobody: what the rule says is better, and contradicted
     if case.pod is None and thorough and case.clues.address is not None:
         container = _by_namespace(case, root) or container
-    left_behind = _left_behind(case, root, maker, holder, thorough) if maker else False
-    if case.clues.docker and container is None and case.clues.address is not None:
-        container = docker.of_address(root, case.clues.address)
-        case.source(*["docker"] if container else [])
+    left_behind = gone.left_behind(case, root, maker, holder, thorough) if maker else False
+    if case.pod is None and case.clues.address is not None and (case.clues.publisher or not container):
+        found = published.of_address(root, case.clues.address, container)
+        case.source(*[found[0]] if found else [])
+        container = found[1] if found else container
     with Kine(root) as kine:
-        served = serve(case.pod, case.clues.service, services, kine)
+        served = serve(case.pod, case.clues.service, services, kine, case.labels)
     if case.clues.service:
         case.source("kube-proxy", *["chain-hash"] if case.clues.service_hashed else [])
     case.source(*served.sources)
+    case.against += served.against
     case.notes += served.notes
     if not (container or served.service):
         return None
@@ -91,12 +83,13 @@ def receiver(
         sources=tuple(case.sources),
         forwards=_forwards(case, root, container, finding),
         left_behind=left_behind,
+        orphan=Orphan.SANDBOX if left_behind else None,
+        contradictions=tuple(case.against),
         notes=(*case.against, *case.notes, *root.troubles[:2]),
     )
     waits = container is not None or case.clues.cni_chain is not None
-    settled = culprit.confidence == "high" if waits else True
-    gone = _cluster_ips(case, root, container) if served.gone else ()
-    return Answer(culprit, settled, gone)
+    settled = (culprit.confidence == "high" and not case.unlisted(container)) if waits else True
+    return Answer(culprit, settled, _cluster_ips(case, root, container) if served.gone else ())
 
 
 def _maker(case: Case, root: Root) -> str | None:
@@ -140,9 +133,9 @@ def _holder(case: Case, root: Root) -> str | None:
 
 
 def _identify(case: Case, root: Root, container: str) -> None:
-    """The pod of a container, by the CNI cache and by containerd."""
+    """The pod of a container, by the CNI cache, by its runtime's files, and by its runtime when that answers."""
     cached, sandbox = cni.cached(root, container), oci.sandbox(root, container)
-    address = case.clues.address
+    address, listed = case.clues.address, case.listed(container)
     if cached is not None:
         case.source("cni-cache")
         case.pod = cached.pod
@@ -155,6 +148,11 @@ def _identify(case: Case, root: Root, container: str) -> None:
             if case.pod is not None and case.pod != sandbox.pod:
                 case.against.append(f"the CNI cache says {case.pod.path}, containerd says {sandbox.pod.path}")
             case.pod = sandbox.pod  # it runs; the cache may be of another life
+    if listed is not None and listed.pod is not None:
+        case.source("cri")
+        if case.pod is not None and case.pod != listed.pod:
+            case.against.append(f"others say {case.pod.path}, the CRI says {listed.pod.path}")
+        case.pod, case.labels = listed.pod, listed.labels
     if case.pod is not None and pods.log_directory(root, case.pod):
         case.source("pod-logs")
 
@@ -171,46 +169,12 @@ def _by_namespace(case: Case, root: Root) -> str | None:
     return found.container
 
 
-def _left_behind(case: Case, root: Root, maker: str, holder: str | None, thorough: bool) -> bool:
-    """Whether the container the rule was made for is gone: two sources must agree. Says what it saw."""
-    if holder is not None and holder != maker:
-        note = f"the rule was made for container {maker[:12]}, but {case.clues.address} is leased to {holder[:12]}"
-        if oci.running(root, maker) is False:
-            case.notes.append(f"left behind: {note}, and containerd has no {maker[:12]} any more")
-            return True
-        case.against.append(note)
-        return False
-    address = case.clues.address
-    if (
-        not thorough
-        or address is None
-        or oci.running(root, maker) is not False
-        or not _old(root, maker, str(address))
-    ):
-        return False
-    if pods.with_address(root, address) is not False:
-        return False
-    case.notes.append(f"left behind: containerd has no container {maker[:12]}, and no pod has {address}")
-    return True
-
-
-def _old(root: Root, container: str, address: str) -> bool:
-    """Whether the container cannot be one that is just being started: its rule comes before its task."""
-    networks = root.names(cni.NETWORKS)
-    ages = [root.age(f"{cni.NETWORKS}/{network}/{address}") for network in networks[:64]]
-    cached = cni.cached(root, container)
-    ages += [root.age(f"{cni.RESULTS}/{cached.file}")] if cached else []
-    known = [age for age in ages if age is not None]
-    # no lease although host-local gives the addresses: it was given back
-    return min(known) > SETTLED if known else bool(networks)
-
-
 def _confidence(case: Case, confirmed: bool) -> str:
     if case.against:
         return "low"
     if case.pod is not None:
         rule = {"rule-comment", "chain-hash"} & set(case.sources)
-        files = {"lease", "cni-cache", "containerd", "netns"} & set(case.sources)
+        files = {"lease", "cni-cache", "containerd", "cri", "netns"} & set(case.sources)
         return "high" if len(files) + bool(rule) >= 2 else "medium"
     if case.clues.service is not None:
         found = certainty(case.clues)

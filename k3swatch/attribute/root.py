@@ -10,12 +10,14 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+import socket
 import stat
 import struct
 from itertools import islice
 from pathlib import PurePosixPath
 
 from k3swatch.clock import Clock, SystemClock
+from k3swatch.errors import SourceError
 
 SECONDS, FILES = 0.5, 4000  # of one look
 NAMES = 20_000  # names read of one directory
@@ -82,7 +84,7 @@ class Root:
         finally:
             os.close(descriptor)
         if len(content) > limit:
-            self._say(f"{path}: larger than {limit >> 10} KB")
+            self.say(f"{path}: larger than {limit >> 10} KB")
             return None
         return bytes(content)
 
@@ -106,7 +108,7 @@ class Root:
             finally:
                 os.close(descriptor)
         if len(found) == NAMES:
-            self._say(f"{path}: only {NAMES} of its files were looked at")
+            self.say(f"{path}: only {NAMES} of its files were looked at")
         self._listed[path] = found
         return found
 
@@ -155,13 +157,36 @@ class Root:
         finally:
             os.close(descriptor)
 
+    def connect(self, path: str, seconds: float) -> socket.socket | None:
+        """A connection to the Unix socket at `path`, whose calls wait so many `seconds`; None when there is none.
+
+        Raises SourceError when there is one, or there may be, and it cannot be had.
+        """
+        descriptor = self._open(path, os.O_PATH | os.O_CLOEXEC)
+        if descriptor is None:
+            if self._absent:
+                return None
+            raise SourceError("cannot be reached")
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            connection.settimeout(seconds)
+            connection.connect(
+                f"/proc/self/fd/{descriptor}"
+            )  # what was opened, whatever the path means by now
+        except OSError as error:
+            connection.close()
+            raise SourceError(error.strerror or "no answer in time") from error
+        finally:
+            os.close(descriptor)
+        return connection
+
     def _open(self, path: str, flags: int) -> int | None:
         """A descriptor; else None, and `_absent` tells whether that is because there is nothing."""
         self._absent = False
         if self._root < 0 or "\0" in path:
             return None
         if self.spent:
-            self._say("too many files, or too slow: stopped looking")
+            self.say("too many files, or too slow: stopped looking")
             return None
         self._left -= 1
         how = struct.pack("=QQQ", flags, 0, _RESOLVE)  # struct open_how
@@ -176,8 +201,9 @@ class Root:
         return None
 
     def _trouble(self, path: str, number: int) -> None:
-        self._say(f"{path}: {os.strerror(number)}")
+        self.say(f"{path}: {os.strerror(number)}")
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Remember what could not be read and why; the first few lines."""
         if line not in self.troubles and len(self.troubles) < 8:
             self.troubles.append(line)

@@ -6,10 +6,10 @@ ServiceLB's pods carry their Service in two labels, `svccontroller.k3s.cattle.io
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
-from k3swatch.attribute import pods
+from k3swatch.attribute import cri, pods
 from k3swatch.attribute.cni import Pod
 from k3swatch.attribute.kine import Kine
 from k3swatch.attribute.wire import Meta
@@ -26,23 +26,38 @@ class Served:
     service: str | None = None
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
     confirmed: bool = False
     gone: bool = False
 
 
-def serve(pod: Pod | None, ruled: str | None, services: Collection[str], kine: Kine) -> Served:
+def serve(
+    pod: Pod | None,
+    ruled: str | None,
+    services: Collection[str],
+    kine: Kine,
+    labels: Mapping[str, str] | None = None,
+) -> Served:
     """Owner and Service of a pod. `ruled`: the Service that the rules on the way name; it is the one that was dialled.
 
-    `services`: those that other rules of this host name, for a pod whose name tells only half.
+    `services`: those that other rules of this host name, for a pod whose name tells only half. `labels`: the pod's, as
+    the container runtime has them.
     """
     meta = _of_pod(pod, kine)
     lb = pods.svclb(pod.name) if pod else None
     sources: list[str] = ["kine"] if meta is not None else []
-    owner = "/".join(meta.owner) if meta and meta.owner else f"DaemonSet/{lb[0]}" if lb else None
+    by_labels = cri.owner(pod, labels) if pod and labels else None
+    owner = "/".join(meta.owner) if meta and meta.owner else by_labels
+    owner = owner or (f"DaemonSet/{lb[0]}" if lb else None)
     service, uid = ruled, None
+    against: tuple[str, ...] = ()
     if service is None and pod is not None and lb is not None:
         uid = lb[1]
-        service = _labelled(meta) or _labelled(_of_set(pod, lb[0], kine))
+        stored = _labelled(meta.labels if meta else None) or _labelled(_of_set(pod, lb[0], kine))
+        listed = _labelled(labels)
+        if stored and listed and stored != listed:
+            against = (f"the datastore's labels say Service {stored}, the CRI's say {listed}",)
+        service = stored or listed
         if service is None:
             service = next((each for each in sorted(services) if each.partition("/")[2][:CUT] == lb[2]), None)
             sources.append("kube-proxy" if service else "name")
@@ -54,7 +69,7 @@ def serve(pod: Pod | None, ruled: str | None, services: Collection[str], kine: K
             () if service is None else ("the Service is known by the pod's name only, its namespace is not",)
         )
         return Served(owner, service, tuple(sources), notes)
-    return _verified(owner, service, uid, sources, kine)
+    return replace(_verified(owner, service, uid, sources, kine), against=against)
 
 
 def _verified(owner: str | None, service: str, uid: str | None, sources: list[str], kine: Kine) -> Served:
@@ -83,16 +98,17 @@ def _of_pod(pod: Pod | None, kine: Kine) -> Meta | None:
     )  # else another one of that name
 
 
-def _of_set(pod: Pod, name: str, kine: Kine) -> Meta | None:
+def _of_set(pod: Pod, name: str, kine: Kine) -> Mapping[str, str] | None:
     found = kine.daemon_set(pod.namespace, name)
-    return found.meta if found is not None and found.exists else None
+    return found.meta.labels if found is not None and found.exists else None
 
 
-def _labelled(meta: Meta | None) -> str | None:
-    for program in _PROGRAMS if meta else ():
+def _labelled(labels: Mapping[str, str] | None) -> str | None:
+    """The Service in ServiceLB's labels."""
+    for program in _PROGRAMS if labels else ():
         prefix = f"svccontroller.{program}.cattle.io/"
         name, namespace = (
-            (meta.labels.get(prefix + key) for key in ("svcname", "svcnamespace")) if meta else ("", "")
+            (labels.get(prefix + key) for key in ("svcname", "svcnamespace")) if labels else ("", "")
         )
         if name and namespace:
             return f"{namespace}/{name}"

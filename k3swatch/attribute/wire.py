@@ -29,6 +29,11 @@ class Meta:
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(number, content) of every length-delimited field of one message. DecodeError when it is none."""
+    return ((number, value) for number, value in fields(data) if isinstance(value, bytes))
+
+
+def fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """(number, value) of every field but those of fixed length: bytes, or the number of a varint. DecodeError."""
     position, count = 0, 0
     while position < len(data):
         key, position = _varint(data, position)
@@ -37,7 +42,8 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
             raise DecodeError(f"protobuf: more than {FIELDS} fields")
         wire = key & 7
         if wire == VARINT:
-            _, position = _varint(data, position)
+            number, position = _varint(data, position)
+            yield key >> 3, number
         elif wire in (FIXED64, FIXED32):
             position += 8 if wire == FIXED64 else 4
         elif wire == BYTES:
@@ -58,21 +64,35 @@ def metadata(value: bytes) -> Meta:
     uid, labels, owner = None, {}, None
     for number, content in messages(dict(messages(raw)).get(1, b"")):
         if number == 5:
-            uid = _text(content)
-        elif number == 11:  # map<string, string> labels
-            entry = dict(messages(content))
-            key, label = _text(entry.get(1, b"")), _text(entry.get(2, b""))
-            if key and label:
-                labels[key] = label
+            uid = text(content)
+        elif number == 11:
+            labels.update(label(content))
         elif number == 13 and owner is None:  # OwnerReference{kind=1, name=3}
             entry = dict(messages(content))
-            kind, called = _text(entry.get(1, b"")), _text(entry.get(3, b""))
+            kind, called = text(entry.get(1, b"")), text(entry.get(3, b""))
             owner = (kind, called) if kind and called else None
     return Meta(uid, labels, owner)
 
 
-def _text(content: bytes) -> str | None:
-    return name(content.decode(errors="backslashreplace"))
+def label(content: bytes) -> dict[str, str]:
+    """One entry of a map<string, string>; empty when key or value is."""
+    entry = dict(messages(content))
+    key, value = text(entry.get(1, b"")), text(entry.get(2, b""))
+    return {key: value} if key and value else {}
+
+
+def text(content: bytes, limit: int = 253) -> str | None:
+    """A string field, when it may be a name."""
+    return name(content.decode(errors="backslashreplace"), limit)
+
+
+def delimited(number: int, content: bytes) -> bytes:
+    """A length-delimited field, as `messages` reads it."""
+    length, rest = bytearray(), len(content)
+    while rest > 0x7F:
+        length.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes([number << 3 | BYTES, *length, rest]) + content
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

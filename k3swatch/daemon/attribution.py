@@ -7,21 +7,21 @@ again once a minute: its pod or its Service may be gone. A slow disk holds up th
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from k3swatch.attribute.clues import named, services
+from k3swatch.attribute.cri import Cri
 from k3swatch.attribute.process import describe
 from k3swatch.attribute.receiver import Answer, receiver
 from k3swatch.attribute.root import Root
 from k3swatch.clock import Clock, SystemClock
-from k3swatch.errors import DecodeError, SourceError
+from k3swatch.daemon.proxied import proxied
 from k3swatch.incident.who import Subject, subject
-from k3swatch.model.finding import Culprit, Finding, Observation
-from k3swatch.model.ruleset import LEGACY, ChainRef, Ruleset
+from k3swatch.model.finding import Culprit, Finding, Observation, Orphan
+from k3swatch.model.ruleset import Ruleset
 from k3swatch.model.words import State
 
 LOOKS = (0.0, 0.03, 0.1, 0.3, 0.8, 2.0)  # seconds after a finding is new
@@ -39,6 +39,7 @@ class _Job:
     """One subject that is being looked into."""
 
     finding: Finding
+    port: int | None
     since: float
     due: float
     looks: int = 0
@@ -58,10 +59,12 @@ class Attribution:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._cri = Cri(clock)  # for the thread
         self._commits: deque[float] = deque(maxlen=COMMITS)
 
-    def watch(self, findings: Iterable[Finding]) -> None:
-        """These are the findings of all open incidents: new ones are looked into, others forgotten."""
+    def watch(self, findings: Iterable[Finding], ports: Mapping[Subject, int] | None = None) -> None:
+        """These are the findings of all open incidents, with the ports they are about: new ones are looked into, others
+        forgotten."""
         wanted = {
             subject(each): each for each in findings if each.state is State.DIVERTED and each.destination
         }
@@ -73,7 +76,7 @@ class Attribution:
                 self._missed.pop(key, None)
             for key, finding in wanted.items():
                 if key not in self._jobs and len(self._jobs) < SUBJECTS:
-                    self._jobs[key] = _Job(finding, now, now)
+                    self._jobs[key] = _Job(finding, (ports or {}).get(key), now, now)
             self._changed.notify()
         if wanted and (self._thread is None or not self._thread.is_alive()):
             self._thread = threading.Thread(target=self._work, name="attribution", daemon=True)
@@ -86,7 +89,7 @@ class Attribution:
             key, answer = self._answers.popleft()
             culprit = answer.culprit
             if self._orphan(key, answer, ruleset):
-                culprit = replace(culprit, left_behind=True)
+                culprit = of_no_service(culprit)
             found.append((key, culprit))
         return found
 
@@ -158,7 +161,7 @@ class Attribution:
         job.looks += 1
         last = job.looks >= len(LOOKS)
         with Root(self._root, self._clock) as root:
-            answer = receiver(job.finding, root, known, thorough=last)
+            answer = receiver(job.finding, root, known, thorough=last, cri=self._cri, port=job.port)
         if last:
             job.due = self._clock.monotonic() + (CERTAIN if answer and answer.orphaned_from else AGAIN)
         else:
@@ -184,18 +187,26 @@ def attributed(observation: Observation, directory: str | None, ruleset: Ruleset
     known: dict[Subject, Culprit] = {}
     if directory is not None:
         others = services(found)
+        cri = Cri()
         with Root(directory, SystemClock()) as root:
-            for finding in found:
+            for verdict, finding in [(v, each) for v in observation.verdicts for each in v.findings]:
                 key = subject(finding)
-                answer = receiver(finding, root, others) if key not in known else None
+                if key in known:
+                    continue
+                answer = receiver(finding, root, others, cri=cri, port=verdict.port.port)
                 if answer is not None:
                     orphan = bool(answer.orphaned_from) and proxied(ruleset, answer.orphaned_from) is False
-                    known[key] = replace(answer.culprit, left_behind=answer.culprit.left_behind or orphan)
+                    known[key] = of_no_service(answer.culprit) if orphan else answer.culprit
     verdicts = (
         replace(verdict, findings=tuple(_told(each, known) for each in verdict.findings))
         for verdict in observation.verdicts
     )
     return replace(observation, verdicts=tuple(verdicts))
+
+
+def of_no_service(culprit: Culprit) -> Culprit:
+    """Of a ServiceLB pod whose Service is gone, as kine and kube-proxy agree."""
+    return replace(culprit, left_behind=True, orphan=culprit.orphan or Orphan.SERVICE)
 
 
 def with_named(observation: Observation) -> Observation:
@@ -209,18 +220,3 @@ def with_named(observation: Observation) -> Observation:
 def _told(finding: Finding, known: dict[Subject, Culprit]) -> Finding:
     culprit = known.get(subject(finding))
     return named(finding) if culprit is None else replace(finding, culprit=culprit)
-
-
-def proxied(ruleset: Ruleset | None, addresses: Sequence[str]) -> bool | None:
-    """Whether kube-proxy (iptables mode) has a rule for one of these ClusterIPs; None: it cannot be told."""
-    wanted = {ipaddress.ip_address(address).packed for address in addresses}
-    looked = False
-    for family in ("ip", "ip6", f"{LEGACY} ip", f"{LEGACY} ip6"):
-        try:
-            rules = ruleset.rules(ChainRef(family, "nat", "KUBE-SERVICES")) if ruleset is not None else ()
-        except (SourceError, DecodeError):
-            continue
-        if any(rule.daddr in wanted for rule in rules):
-            return True
-        looked = looked or bool(rules)
-    return False if looked else None

@@ -26,6 +26,7 @@ from k3swatch.daemon.watch import Watch
 from k3swatch.errors import ConfigError, SourceError, Unsupported
 from k3swatch.incident.engine import Engine
 from k3swatch.incident.listener import ListenerWatch
+from k3swatch.incident.who import subject
 from k3swatch.model.incident import Event, Transition
 
 POLL, RESYNC = 1.0, 30.0  # seconds
@@ -203,7 +204,9 @@ class Daemon:
             self._watch_receivers()
 
     def _watch_receivers(self) -> None:
-        self.attribution.watch(each for one in self.engine.incidents for each in one.findings)
+        found = [(each, one.spec) for one in self.engine.incidents for each in one.findings]
+        ports = {subject(each): int(spec.partition("/")[2]) for each, spec in found}
+        self.attribution.watch((each for each, _ in found), ports)
 
     # people
 

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from k3swatch.attribute.wire import delimited
 from k3swatch.demo.kubernetes import CLUSTER_IP, CONTAINER, NETWORK
 from k3swatch.demo.lab import POD
 
@@ -164,10 +165,4 @@ def stored(
 
 
 def _field(number: int, content: str | bytes) -> bytes:
-    """A length-delimited protobuf field."""
-    data = content.encode() if isinstance(content, str) else content
-    length, rest = bytearray(), len(data)
-    while rest > 0x7F:
-        length.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    return bytes([number << 3 | 2, *length, rest]) + data
+    return delimited(number, content.encode() if isinstance(content, str) else content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.words import Evidence, Family, Mechanism, State, Vantage, worst
@@ -21,6 +22,13 @@ class PathStep:
     packets: int | None = None  # the rule's counter, None when it has none
 
 
+class Orphan(StrEnum):
+    """What a rule has outlived; two independent sources agree that it is gone."""
+
+    SANDBOX = "sandbox"  # the pod sandbox that portmap made the rule for
+    SERVICE = "service"  # the Service that ServiceLB made the pod for
+
+
 @dataclass(frozen=True, slots=True)
 class Culprit:
     """Who receives the traffic, and who committed the rule. Filled in by attribution; None fields are not known.
@@ -32,13 +40,15 @@ class Culprit:
     pod: str | None = None  # namespace/name
     owner: str | None = None  # DaemonSet/name
     service: str | None = None  # namespace/name
-    container: str | None = None  # its id, or docker:name
+    container: str | None = None  # its id, or docker:name, podman:name
     process: str | None = None  # in words
     confidence: str = "low"
     sources: tuple[str, ...] = ()
     forwards: str | None = None  # where a ServiceLB pod sends the connections on, `10.43.49.200:6443`
     left_behind: bool = False  # two sources agree: what the rule was made for is gone
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # contradictions first
+    orphan: Orphan | None = None  # which of them is gone, when `left_behind`
+    contradictions: tuple[str, ...] = ()  # between sources, in words
 
     @property
     def receiver(self) -> tuple[str | bool | None, ...]:

@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Any
 
 from k3swatch.errors import DecodeError
-from k3swatch.model.finding import Culprit, Finding, PathStep
+from k3swatch.model.finding import Culprit, Finding, Orphan, PathStep
 from k3swatch.model.incident import Incident
 from k3swatch.model.words import Evidence, Family, Mechanism, State, Vantage
 
@@ -88,6 +88,8 @@ def _culprit(document: Document) -> Culprit:
     values = _known(Culprit, document)
     values["sources"] = _strings(values.get("sources", ()))
     values["notes"] = _strings(values.get("notes", ()))
+    values["contradictions"] = _strings(values.get("contradictions", ()))
+    values["orphan"] = Orphan(values["orphan"]) if values.get("orphan") else None
     return Culprit(**values)
 
 

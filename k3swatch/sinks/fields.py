@@ -9,6 +9,7 @@ from k3swatch.model.finding import Culprit, Finding
 from k3swatch.model.incident import Change, Event, Incident, Notice, Transition
 from k3swatch.sinks.native import valid
 from k3swatch.view.catalog import COPIED, ENTRIES, Kind, kind_of, kind_of_notice
+from k3swatch.view.cure import cure
 from k3swatch.view.escape import escape
 from k3swatch.view.message import destinations, message, severity_of
 
@@ -125,6 +126,9 @@ def _findings(findings: tuple[Finding, ...]) -> Iterator[Field]:
             if text:
                 yield f"K3SWATCH_{key}", text
         yield from _more(who)
+    remedy = next((text for finding in findings if (text := cure(finding))), None)
+    if remedy:
+        yield "K3SWATCH_CURE", remedy
 
 
 def _more(who: Culprit) -> Iterator[Field]:
@@ -134,6 +138,10 @@ def _more(who: Culprit) -> Iterator[Field]:
     for key, text in (("CONTAINER", who.container), ("FORWARDS", who.forwards), ("PROCESS", who.process)):
         if text:
             yield f"K3SWATCH_{key}", text
+    if who.orphan:
+        yield "K3SWATCH_ORPHAN", who.orphan
+    for said in who.contradictions[:LIMIT]:
+        yield "K3SWATCH_CONTRADICTION", said
     for note in who.notes[:LIMIT]:
         yield "K3SWATCH_NOTE", note
 

@@ -11,6 +11,7 @@ from typing import Any
 from k3swatch.model.finding import Culprit, Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.incident import Incident
 from k3swatch.model.words import Attach
+from k3swatch.view.cure import cure
 
 SCHEMA = 1
 
@@ -65,6 +66,7 @@ def finding(found: Finding) -> Document:
         "why": found.why,
         "path": [step(one) for one in found.path],
         "culprit": culprit(found.culprit),
+        "cure": cure(found),
     }
 
 
@@ -95,6 +97,8 @@ def culprit(who: Culprit | None) -> Document | None:
         "sources": list(who.sources),
         "forwards": who.forwards,
         "left_behind": who.left_behind,
+        "orphan": who.orphan,
+        "contradictions": list(who.contradictions),
         "notes": list(who.notes),
     }
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from k3swatch.model.finding import Culprit, Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.words import UNRULED, Evidence, Mechanism, State, Vantage
+from k3swatch.view.cure import cure
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import WIDTH, clip, coloured, some, wrap
 from k3swatch.view.who import receiver, sure, taken_by
@@ -91,6 +92,8 @@ def _cause(group: Sequence[Finding], number: str, detail: _Detail) -> list[str]:
     taken = receiver(group)
     if taken is not None:
         lines += _taken(taken, brief=not detail.blanks)
+        remedy = next((text for finding in group if (text := cure(finding))), None)
+        lines += wrap(escape(remedy), "    ", "    ", 4) if remedy else []
     elif not detail.comments:
         lines += [clip(f'  "{escape(comment)}"', WIDTH) for comment in _telling_comment(group[0])]
     for who, findings in (("for", acting), ("next in line for", waiting)):

@@ -11,6 +11,7 @@ from dataclasses import replace
 from k3swatch.model.finding import Culprit, Finding, PortVerdict
 from k3swatch.model.incident import Change, Incident, Transition
 from k3swatch.model.words import Mechanism, State, Vantage
+from k3swatch.view.cure import cure
 from k3swatch.view.escape import escape
 from k3swatch.view.place import unruled
 from k3swatch.view.who import process, receiver, sure, taken_by
@@ -87,6 +88,8 @@ def description(incident: Incident) -> str:
         lines.append(f"Taken by: {taken_by(who)} {sure(who)}.")
         lines += [f"It sends them on to {escape(who.forwards, TEXT)}."] if who.forwards else []
         lines += [f"But: {escape(note, TEXT)}." for note in who.notes]
+    remedy = next((text for finding in incident.findings if (text := cure(finding))), None)
+    lines += [f"What ends it: {escape(remedy, 2 * TEXT)}"] if remedy else []
     if by:
         lines.append(f"Committed by: {escape(by, 2 * TEXT)}.")
     if incident.state is not State.UNKNOWN and incident.spec == "tcp/6443":

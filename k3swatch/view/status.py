@@ -77,6 +77,10 @@ def _incident(one: dict[str, Any]) -> list[str]:
     if known:
         confidence, sources = _word(who.get("confidence")), ", ".join(map(_word, who.get("sources") or ()))
         lines.append(f"  taken by: {known} [{confidence}: {sources}]")
+    for said in who.get("contradictions") or ():
+        lines.append(f"  but: {_word(said)}")
+    if findings[0].get("cure"):
+        lines.append(f"  what ends it: {escape(str(findings[0]['cure']), 400)}")
     if who.get("process"):
         lines.append(f"  committed by: {_word(who['process'])}")
     return lines

@@ -19,9 +19,11 @@ def taken_by(culprit: Culprit, brief: bool = False) -> str:
     if culprit.pod:
         text = f"pod {escape(culprit.pod, NAME)}"
     elif culprit.container:
-        named = culprit.container.startswith("docker:")
-        text = f"container {escape(culprit.container if not named else culprit.container[7:], NAME)}"
-        text = text if named else text[:22]  # `container ` and 12 digits, as everybody shows ids
+        program, named, called = culprit.container.partition(":")
+        who = (
+            f"{program} container {called}" if named else f"container {program[:12]}"
+        )  # as everybody shows ids
+        text = escape(who, NAME)
     else:
         return service
     around = [each for each in (_owner(culprit, brief), service) if each]

@@ -68,6 +68,8 @@ def test_the_seed_incident_as_json(node: Path, capsys: pytest.CaptureFixture[str
         "sources": ["rule-comment", "chain-hash", "lease", "cni-cache", "containerd", "pod-logs", "kine"],
         "forwards": "10.43.49.200:6443",
         "left_behind": False,
+        "orphan": None,
+        "contradictions": [],
         "notes": [],
     }
     other = by_destination["192.168.1.200:6443"]

@@ -12,8 +12,9 @@ import pytest
 
 from k3swatch.clock import SystemClock
 from k3swatch.daemon import attribution as module
-from k3swatch.daemon.attribution import Attribution, Learned, attributed, proxied
+from k3swatch.daemon.attribution import Attribution, Learned, attributed
 from k3swatch.daemon.commits import Commits
+from k3swatch.daemon.proxied import proxied
 from k3swatch.demo import node as names
 from k3swatch.demo.kubernetes import CNI_DN, CONTAINER
 from k3swatch.demo.node import Node
@@ -21,7 +22,7 @@ from k3swatch.errors import DecodeError
 from k3swatch.incident.who import subject
 from k3swatch.model.finding import Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.port import Allow, ProtectedPort
-from k3swatch.model.ruleset import ChainRef, Rule
+from k3swatch.model.ruleset import ChainRef, Element, Rule, SetInfo
 from k3swatch.model.words import Family, Mechanism, State, Vantage
 
 ENTRY = PathStep("ip", "nat", "CNI-HOSTPORT-DNAT", 6, "x", f'dnat name: "cbr0" id: "{CONTAINER}"')
@@ -39,9 +40,21 @@ POD = f"kube-system/{names.POD_NAME}"
 
 @dataclass
 class Rules:
-    """A ruleset that has KUBE-SERVICES in `ip nat` only, with these destinations."""
+    """A ruleset that has KUBE-SERVICES in `ip nat` only, with these destinations, or the map of the nftables mode.
+
+    `services` None: a map with more elements than are asked for; empty: no such map.
+    """
 
     destinations: Sequence[bytes] = ()
+    services: Sequence[bytes] | None = ()
+
+    def set_info(self, family: str, table: str, name: str) -> SetInfo:
+        if (family, table, name) != ("ip", "kube-proxy", "service-ips") or self.services == ():
+            raise DecodeError("no such set")
+        return SetInfo(family, table, name, 0, 12)
+
+    def elements(self, info: SetInfo, limit: int) -> Sequence[Element] | None:
+        return None if self.services is None else [Element(each, each) for each in self.services]
 
     def rules(self, ref: ChainRef) -> Sequence[Rule]:
         if ref != ChainRef("ip", "nat", "KUBE-SERVICES"):
@@ -174,6 +187,15 @@ def test_what_kube_proxy_has() -> None:
     assert proxied(Rules(), ("10.43.49.200",)) is None  # type: ignore[arg-type]
     assert proxied(Rules([b"\x0a\x2b\x31\xc8"]), ("10.43.49.200",)) is True  # type: ignore[arg-type]
     assert proxied(Rules([b"\x0a\x2b\x00\x01"]), ("10.43.49.200",)) is False  # type: ignore[arg-type]
+
+
+def test_what_kube_proxy_has_in_nftables_mode() -> None:
+    other, ours = (
+        bytes(address) + b"\6\0\0\0\x19\x2b\0\0" for address in ((10, 43, 0, 1), (10, 43, 49, 200))
+    )
+    assert proxied(Rules(services=[other, ours]), ("10.43.49.200",)) is True  # type: ignore[arg-type]
+    assert proxied(Rules(services=[other]), ("10.43.49.200",)) is False  # type: ignore[arg-type]
+    assert proxied(Rules(services=None), ("10.43.49.200",)) is None  # type: ignore[arg-type]
 
 
 def test_processes_are_not_looked_at_when_commits_come_too_fast(node: Node, attribution: Attribution) -> None:

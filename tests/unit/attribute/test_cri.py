@@ -1,0 +1,265 @@
+"""The container runtime asked over a Unix socket: what it answers, and peers that answer to hurt."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+
+from k3swatch.attribute import cri
+from k3swatch.attribute.cni import Pod
+from k3swatch.attribute.cri import Cri, Listed, owner
+from k3swatch.attribute.receiver import receiver
+from k3swatch.attribute.root import Root
+from k3swatch.attribute.wire import delimited, messages
+from k3swatch.demo import node as names
+from k3swatch.demo.kubernetes import CONTAINER
+from k3swatch.demo.node import Node
+from k3swatch.model.finding import Finding
+
+SOCKET = "run/k3s/containerd/containerd.sock"
+LABELS = {
+    "svccontroller.k3s.cattle.io/svcname": names.SERVICE,
+    "svccontroller.k3s.cattle.io/svcnamespace": "default",
+}
+Peer = Callable[[socket.socket], None]
+
+
+class Runtime:
+    """A listener at the socket that gives every connection to `peer`."""
+
+    def __init__(self, directory: Path, peer: Peer, path: str = SOCKET) -> None:
+        self.asked = 0
+        self._peer = peer
+        self._socket = socket.socket(socket.AF_UNIX)
+        file = directory / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._socket.bind(str(file))
+        self._socket.listen(8)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                self.asked += 1
+                with connection, suppress(OSError):
+                    self._peer(connection)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(3)
+        self._socket.close()
+
+
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory whose sockets fit in sun_path."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="k3w-") as directory:
+        yield Path(directory)
+
+
+def sandbox(
+    identifier: str = CONTAINER,
+    name: str = names.POD_NAME,
+    labels: dict[str, str] | None = None,
+    state: int = 0,
+) -> bytes:
+    """A PodSandbox message."""
+    meta = delimited(1, name.encode()) + delimited(2, names.POD_UID.encode()) + delimited(3, b"kube-system")
+    entries = (delimited(1, k.encode()) + delimited(2, v.encode()) for k, v in (labels or LABELS).items())
+    flag = bytes([3 << 3, state]) if state else b""
+    return (
+        delimited(1, identifier.encode())
+        + delimited(2, meta)
+        + flag
+        + b"".join(delimited(5, e) for e in entries)
+    )
+
+
+def speaks(*items: bytes, status: str = "0") -> Peer:
+    """A peer that speaks HTTP/2 and lists these, whatever it is asked for."""
+
+    def peer(connection: socket.socket) -> None:
+        http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        http.initiate_connection()
+        answer = b"".join(delimited(1, item) for item in items)
+        body, stream = b"\0" + len(answer).to_bytes(4, "big") + answer, 0
+        while body:
+            connection.sendall(http.data_to_send())
+            part = connection.recv(65536)
+            if not part:
+                return
+            for event in http.receive_data(part):
+                if isinstance(event, h2.events.StreamEnded):
+                    stream = event.stream_id
+                    http.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc")])
+            while body and stream and (room := min(http.local_flow_control_window(stream), 16384)):
+                http.send_data(stream, body[:room])
+                body = body[room:]
+        http.send_headers(stream, [("grpc-status", status)], end_stream=True)
+        connection.sendall(http.data_to_send())
+        connection.recv(65536)
+
+    return peer
+
+
+def ask(directory: Path, peer: Peer) -> tuple[Listed | bool | None, list[str]]:
+    runtime = Runtime(directory, peer)
+    try:
+        with Root(str(directory)) as root:
+            return Cri().sandbox(root, CONTAINER), root.troubles
+    finally:
+        runtime.close()
+
+
+def test_the_sandbox_with_its_labels(short: Path) -> None:
+    found, troubles = ask(short, speaks(sandbox("another"), sandbox()))
+    assert isinstance(found, Listed)
+    assert found.pod == Pod("kube-system", names.POD_NAME, names.POD_UID)
+    assert (found.labels, found.ready, troubles) == (LABELS, True, [])
+
+
+def test_only_the_one_asked_for_counts(short: Path) -> None:
+    assert ask(short, speaks(sandbox("another")))[0] is False
+
+
+def test_a_stopped_sandbox_is_not_ready(short: Path) -> None:
+    found, _ = ask(short, speaks(sandbox(state=1)))
+    assert isinstance(found, Listed)
+    assert not found.ready
+
+
+def test_no_runtime_is_no_answer(short: Path) -> None:
+    with Root(str(short)) as root:
+        assert Cri().sandbox(root, CONTAINER) is None
+        assert root.troubles == []
+
+
+def test_one_that_is_silent_makes_another_ones_no_worthless(short: Path) -> None:
+    """The pod may be of the runtime that does not answer."""
+    dead = socket.socket(socket.AF_UNIX)
+    (short / "run/containerd").mkdir(parents=True)
+    dead.bind(str(short / "run/containerd/containerd.sock"))  # nobody accepts
+    try:
+        assert ask(short, speaks())[0] is None
+    finally:
+        dead.close()
+
+
+def flood(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b"\xff" * 65536)
+
+
+def drip(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b"\0")
+        time.sleep(0.01)
+
+
+def settings(connection: socket.socket) -> None:
+    """Valid frames without end: an empty SETTINGS frame, each of which wants an answer."""
+    while True:
+        connection.sendall(b"\0\0\0\4\0\0\0\0\0" * 4000)
+
+
+def continuation(connection: socket.socket) -> None:
+    """HEADERS that never end (CVE-2024-27316 and its kin)."""
+    connection.sendall(b"\0\0\0\4\0\0\0\0\0" + b"\0\0\1\1\0\0\0\0\1\x88")
+    while True:
+        connection.sendall(b"\0\x3f\xff\x09\0\0\0\0\1" + b"\0" * 16383)
+
+
+HOSTILE = {
+    "silent": lambda connection: time.sleep(1),
+    "closes": lambda connection: None,
+    "http1": lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    "flood": flood,
+    "drip": drip,
+    "settings": settings,
+    "continuation": continuation,
+    "says no": speaks(status="12"),
+    "status": speaks(status="\u00e9" * 9),
+    "garbage": speaks(b"\xff" * 1000),
+    "huge": speaks(*[b"x" * 60_000] * 40),
+}
+
+
+@pytest.mark.parametrize("peer", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_peers_cost_little_and_say_nothing(
+    node: Node, short: Path, portmap: Finding, peer: Peer
+) -> None:
+    home = short / "node"
+    node.directory.rename(home)
+    node.directory.mkdir()
+    runtime = Runtime(home, peer)
+    tracemalloc.start()
+    try:
+        begin = time.monotonic()
+        with Root(str(home)) as root:
+            asked = Cri()
+            answer = receiver(portmap, root, cri=asked)
+            spent = time.monotonic() - begin
+            assert asked.sandbox(root, CONTAINER) is None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        runtime.close()
+        node.directory.rmdir()
+        home.rename(node.directory)
+    assert answer is not None
+    assert answer.culprit.pod == f"kube-system/{names.POD_NAME}"  # by the other sources
+    assert answer.culprit.confidence == "high"
+    assert not answer.culprit.left_behind
+    assert "cri" not in answer.culprit.sources
+    assert all(note.isprintable() for note in answer.culprit.notes)
+    assert spent < 2 * cri.SECONDS
+    assert peak < 8 << 20
+    assert runtime.asked == 1  # and is left alone for a while
+
+
+def test_labels_of_any_number_and_names_of_any_kind(short: Path) -> None:
+    many = {f"{number:05d}": "x" for number in range(3000)}
+    found, _ = ask(short, speaks(sandbox(name="e\x1b[2J\u202e", labels=many)))
+    assert isinstance(found, Listed)
+    assert len(found.labels) == cri.LABELS
+    assert found.pod is not None
+    found.pod.path.encode()
+
+
+@pytest.mark.parametrize(
+    ("pod", "labels", "expected"),
+    [
+        ("web-7d4b9-x2x4z", {"pod-template-hash": "7d4b9"}, "Deployment/web"),
+        ("web-7d4b9-x2x4z", {"pod-template-hash": "other"}, None),
+        ("db-0", {"statefulset.kubernetes.io/pod-name": "db-0"}, "StatefulSet/db"),
+        (
+            "svclb-x-abcde",
+            {"controller-revision-hash": "1", "pod-template-generation": "1"},
+            "DaemonSet/svclb-x",
+        ),
+        ("once-abcde", {"batch.kubernetes.io/job-name": "once"}, "Job/once"),
+        ("bare", {}, None),
+    ],
+)
+def test_owners(pod: str, labels: dict[str, str], expected: str | None) -> None:
+    assert owner(Pod("default", pod), labels) == expected
+
+
+def test_fields_are_read_as_they_are_written() -> None:
+    content = bytes(range(256)) * 300
+    assert dict(messages(delimited(3, content))) == {3: content}
