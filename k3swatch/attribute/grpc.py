@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ANSWER = 256 << 10  # bytes of a message
 TRAFFIC = 1 << 20  # bytes that are read for it
+PART = 8 << 10  # bytes between two looks at the clock: a thousand of the smallest frames
 _PREFIX = 5  # compressed flag and length
 _HEADERS = (
     (":method", "POST"),
@@ -60,7 +61,7 @@ def _exchange(connection: socket.socket, http: H2Connection, stream: int, left: 
     while True:
         _wait(connection, left)
         connection.sendall(http.data_to_send())
-        part = connection.recv(65536)
+        part = connection.recv(PART)
         read += len(part)
         if not part or read > TRAFFIC:
             raise SourceError(f"gRPC: {'too much was sent' if part else 'cut off'}")

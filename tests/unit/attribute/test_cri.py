@@ -227,7 +227,7 @@ def test_hostile_peers_cost_little_and_say_nothing(
     assert not answer.culprit.left_behind
     assert "cri" not in answer.culprit.sources
     assert all(note.isprintable() for note in answer.culprit.notes)
-    assert spent < 2 * cri.SECONDS
+    assert spent < 4 * cri.SECONDS  # tracemalloc slows it down, too
     assert peak < 8 << 20
     assert runtime.asked == 1  # and is left alone for a while
 
