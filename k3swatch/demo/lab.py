@@ -58,11 +58,7 @@ def lab(proxy_to: str = OTHER, host: Namespace | None = None) -> Iterator[Lab]:
     instead of a fresh one: a virtual machine's own; what is added to that one stays.
     """
     with ExitStack() as stack:
-        around = ("lan", "client", "other", "pod", "web")
-        spaces = stack.enter_context(namespaces(*around, *(() if host else ("host",))))
-        if host is not None:
-            spaces["host"] = host
-        _wire(spaces)
+        spaces = stack.enter_context(wired(host))
         host, other, pod = spaces["host"], spaces["other"], spaces["pod"]
         for server in (
             ApiServer(host, API, 6443),
@@ -75,6 +71,17 @@ def lab(proxy_to: str = OTHER, host: Namespace | None = None) -> Iterator[Lab]:
         klipper(pod, proxy_to)
         klipper(pod, OTHER6)
         yield Lab(host, spaces["client"], other, pod, spaces["web"])
+
+
+@contextmanager
+def wired(host: Namespace | None = None) -> Iterator[dict[str, Namespace]]:
+    """The lab's namespaces by name, wired up, with nobody in them who answers."""
+    around = ("lan", "client", "other", "pod", "web")
+    with namespaces(*around, *(() if host else ("host",))) as spaces:
+        if host is not None:
+            spaces["host"] = host
+        _wire(spaces)
+        yield spaces
 
 
 def klipper(pod: Namespace, destination: str) -> None:

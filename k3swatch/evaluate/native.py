@@ -221,7 +221,7 @@ def ct(context: Context, expr: Ct, path: Path) -> list[Path]:
         value = NEW if seen else (INVALID if packet.tracked else UNTRACKED)
         path.write(expr.dreg, tuple(value.to_bytes(4, "little")))
         return [path]
-    if not seen:
+    if not seen or _OF_FAMILY.get(expr.key, scene.family) is not scene.family:
         return [ended(path)]
     cells = _tuple_key(scene, packet, expr.key) if expr.direction in (None, 0) else None
     if cells is None:
@@ -255,6 +255,7 @@ _CT = {
     21: 16,
     22: 16,
 }
+_OF_FAMILY = {19: Family.IP, 20: Family.IP, 21: Family.IP6, 22: Family.IP6}  # NFT_CT_{SRC,DST}_IP, _IP6
 CONFIRMED, SRC_NAT, DST_NAT = 8, 16, 32  # enum ip_conntrack_status
 _STATUS = Var("ct status", ((0, 0x1FF),), Kind.ENVIRONMENT, "ct status")
 

@@ -110,24 +110,42 @@ def _addrtype(context: Context, spec: xt.Addrtype, path: Path) -> list[Test]:
             words = f"source is of type {spec.source:#x}"
             tests.append(([(flag(words, Kind.ENVIRONMENT, str(spec)), YES)], not spec.invert_source))
         else:
-            tests.append(ALWAYS if bool(spec.source >> kind & 1) != spec.invert_source else NEVER)
+            hit = _is_type(scene.family, spec.source, kind == RTN_LOCAL)
+            tests.append(ALWAYS if hit != spec.invert_source else NEVER)
     if spec.destination:
         tests.append(_destination_type(context, spec, path))
     return tests
 
 
+def _is_type(family: Family, types: int, local: bool) -> bool:
+    """Whether an address that is local, or else a neighbour's, is of `types`.
+
+    For IPv4 any one of them will do (match_type). For IPv6 unicast is what is not multicast, our own addresses too,
+    and where a route has to be asked, only that counts (match_type6).
+    """
+    if family is Family.IP:
+        return bool(types >> (RTN_LOCAL if local else RTN_UNICAST) & 1)
+    if types & (_UNSPEC | _MULTICAST):
+        return False
+    if types & (_LOCAL | _ANYCAST | _UNREACHABLE):
+        return bool(types & _LOCAL) and local
+    return True
+
+
+_UNSPEC, _LOCAL, _ANYCAST, _MULTICAST, _UNREACHABLE = (1 << bit for bit in (0, 2, 4, 5, 7))  # XT_ADDRTYPE_*
+
+
 def _destination_type(context: Context, spec: xt.Addrtype, path: Path) -> Test:
     scene, daddr = context.scene, path.packet.daddr
-    kind = RTN_LOCAL if is_local(scene.host, daddr) else RTN_UNICAST
-    if kind == RTN_LOCAL and spec.limit_in and scene.iif is not None and scene.host.interfaces:
+    local = is_local(scene.host, daddr)
+    here, there = (_is_type(scene.family, spec.destination, each) for each in (True, False))
+    if local and spec.limit_in and scene.iif is not None and scene.host.interfaces:
         owner = owner_of(scene.host, daddr)
-        wanted_local = bool(spec.destination >> RTN_LOCAL & 1)
-        wanted_other = bool(spec.destination >> RTN_UNICAST & 1)
-        if wanted_local != wanted_other:
-            return [(scene.iif, ((owner, owner),))], wanted_local != spec.invert_destination
-    if kind == RTN_LOCAL and spec.limit_out and owner_of(scene.host, daddr) != scene.loopback[0]:
-        kind = RTN_UNICAST
-    return ALWAYS if bool(spec.destination >> kind & 1) != spec.invert_destination else NEVER
+        if here != there:
+            return [(scene.iif, ((owner, owner),))], here != spec.invert_destination
+    if local and spec.limit_out and owner_of(scene.host, daddr) != scene.loopback[0]:
+        local = False
+    return ALWAYS if (here if local else there) != spec.invert_destination else NEVER
 
 
 def _mark(context: Context, spec: xt.Mark, path: Path) -> list[Test]:
