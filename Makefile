@@ -19,7 +19,7 @@ PIP_DEV  := pytest~=9.2 pytest-timeout~=2.4 hypothesis~=6.170 mypy~=2.4 ruff~=0.
             grafana-foundation-sdk==1769699998!10.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages test test-unit demo run check lint format bench golden deb install-check test-vm clean
+.PHONY: help setup packages test test-unit demo run check lint format bench golden deb install-check test-vm fuzz-kernel clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -83,6 +83,9 @@ install-check: setup  ## the package on booted Debian 12 and 13: install, upgrad
 test-vm: setup  ## the package and the probe on stock kernels, Debian 12 and 13 in QEMU (root; no KVM needed)
 	$(call install,$(APT_DEB) $(APT_BOOT) $(APT_VM))
 	K3SWATCH_TIERS=vm $(BIN)/pytest tests/vm --timeout=1800 --durations=0 $(ARGS)
+
+fuzz-kernel: setup  ## N=100000: random rulesets and connections, the evaluator against the kernel (root); SEED=...
+	@PYTHONPATH=tests $(BIN)/python -m fuzz -n $(or $(N),10000) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 clean:  ## forget everything that was built here
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,7 +14,7 @@ from pathlib import Path
 from fuzz.campaign import RATE, Tally, campaign
 from k3swatch.errors import K3swatchError
 
-CASES = Path(__file__).resolve().parents[1] / "netns" / "cases"
+CASES = Path(__file__).resolve().parents[1] / "netns" / "cases" / "found"
 
 
 def main() -> int:

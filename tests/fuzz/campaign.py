@@ -22,7 +22,7 @@ from fuzz import case as casefile
 from fuzz.compare import BLOCKED, DELIVERED, DIVERTED, MAYBE, Verdict, compare, is_delivered
 from fuzz.generate import case
 from fuzz.rig import Rig
-from fuzz.shrink import PATIENCE, shrink
+from fuzz.shrink import PATIENCE, judged, shrink
 from k3swatch.demo.lab import wired
 from k3swatch.demo.netns import Namespace
 from k3swatch.demo.said import NOBODY
@@ -127,7 +127,8 @@ def one(rig: Rig, seed: str, tally: Tally, shrinking: bool) -> None:
     text, file = f"seed {seed}: " + "\n    ".join(map(str, wrong)), ""
     if shrinking and len(tally.disagreements) < MOST_SHRUNK:
         smallest, verdict = shrink(rig, made.ruleset, wrong[0])
-        file = casefile.text(seed, smallest, verdict)
+        verdict = judged(rig, smallest, verdict.dial) or verdict
+        file = casefile.text(rig, seed, smallest, verdict)
     tally.disagreements.append((text, file))
 
 

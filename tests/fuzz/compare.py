@@ -11,6 +11,9 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from support.dialer import Dial
+from support.nftrace import NAME, Step, path_to
+
 from fuzz.rig import Rig, Seen
 from k3swatch.demo.said import NOBODY
 from k3swatch.errors import DecodeError, Interrupted, SourceError
@@ -25,8 +28,6 @@ from k3swatch.model.finding import Finding
 from k3swatch.model.port import ProtectedPort, family_of
 from k3swatch.model.ruleset import ChainRef, Rule
 from k3swatch.model.words import Mechanism, Protocol, State, Vantage
-from support.dialer import Dial
-from support.nftrace import NAME, Step, path_to
 
 Place = tuple[ChainRef, int]
 DELIVERED, DIVERTED, BLOCKED, MAYBE = "delivered", "diverted", "blocked", "maybe"
@@ -40,7 +41,9 @@ class Judgement:
     destination: str = ""
     path: tuple[Place, ...] = ()
     findings: tuple[Finding, ...] = ()
-    ways: frozenset[tuple[Place, ...]] = frozenset()  # all paths there were: where several lead there, one is shown
+    ways: frozenset[tuple[Place, ...]] = (
+        frozenset()
+    )  # all paths there were: where several lead there, one is shown
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ class Verdict:
 
     def __str__(self) -> str:
         d = self.dial
-        who = f"{d.start} {d.source}" + (f" uid {d.uid}" if d.uid else "") + (f" mark {d.mark:#x}" if d.mark else "")
+        who = (
+            f"{d.start} {d.source}"
+            + (f" uid {d.uid}" if d.uid else "")
+            + (f" mark {d.mark:#x}" if d.mark else "")
+        )
         said = f"{self.said.word} {self.said.destination} {place_words(self.said.path[-1:])}".strip()
         return f"{who} -> {d.address} {d.port}: {self.seen.answer.where}; said: {said}  {self.complaint}"
 
@@ -79,7 +86,9 @@ def compare(rig: Rig, dials: Sequence[Dial], seen: Sequence[Seen]) -> list[Verdi
             for finding in everybody[dial.port]
             if finding.vantage is vantage and dial.address in finding.addresses and not finding.shadowed
         ]
-        complaint = exactly(rig, dial, what, said) or roughly(dial, what.answer.where, general, "for everybody: ")
+        complaint = exactly(rig, dial, what, said) or roughly(
+            dial, what.answer.where, general, "for everybody: "
+        )
         found.append(Verdict(dial, what, said, complaint))
     return found
 

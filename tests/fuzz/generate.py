@@ -8,11 +8,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from support.dialer import Dial
+
 from fuzz.native import Native
 from fuzz.places import V4, V6, connections
 from fuzz.ruleset import Ruleset, Table, ties
 from fuzz.xt import Xtables
-from support.dialer import Dial
 
 CONNECTIONS = (6, 9)  # a ruleset
 

@@ -1,4 +1,4 @@
-"""Random rules in nft's words: sets of all shapes, maps, verdict maps, jumps, marks, every match we claim to understand.
+"""Random rules in nft's words: sets of all shapes, maps, jumps, marks, every match we claim to understand.
 
 Most matches are chosen so that about half of the lab's connections meet them: a rule that nobody meets tests little.
 """
@@ -114,7 +114,9 @@ class Native:
     def _untracked(self, p: Places) -> list[Chain]:
         """Keeps some connections from being tracked, all packets of both directions."""
         here = self.rng.choice((p.host, p.cni0, p.lan, f"!= {p.cni0}"))
-        way, back = ((f"{p.ip} {side} {here}",) if switches.HALF_TRACKED else () for side in ("daddr", "saddr"))
+        way, back = (
+            (f"{p.ip} {side} {here}",) if switches.HALF_TRACKED else () for side in ("daddr", "saddr")
+        )
         rules = (
             Rule((*way, "tcp dport 6443", "notrack"), kept=True),
             Rule((*back, "tcp sport 6443", "notrack"), kept=True),
@@ -223,7 +225,10 @@ class Native:
             members = [f"{rng.choice((p.host, p.cni0))} . 6443", f"{p.client} . 22"]
         elif sort == 1:
             keys, kind = f"{p.ip} saddr . tcp dport", f"{p.kind} . inet_service; flags interval"
-            members = [f"{p.lan} . {rng.choice(('6400-6500', '22'))}", f"{p.pods} . {rng.choice(('80', '1-7000'))}"]
+            members = [
+                f"{p.lan} . {rng.choice(('6400-6500', '22'))}",
+                f"{p.pods} . {rng.choice(('80', '1-7000'))}",
+            ]
         elif sort == 2:
             keys, kind = f"{p.ip} saddr . {p.ip} daddr . tcp dport", f"{p.kind} . {p.kind} . inet_service"
             members = [f"{a} . {b} . 6443" for a in (p.client, p.web, p.host) for b in (p.host, p.cni0)]
@@ -257,7 +262,10 @@ class Native:
         if spot.hook in ("output", "any"):
             options += ["meta skuid 0-999", "meta skuid != root"]
         state = rng.choice(("new", "established", "new, established", "untracked", "invalid", "related"))
-        options += [f"ct state {state}", f"ct state != {{ {state} }}" if "," in state else f"ct state != {state}"]
+        options += [
+            f"ct state {state}",
+            f"ct state != {{ {state} }}" if "," in state else f"ct state != {state}",
+        ]
         if spot.tracked:
             options += [
                 "ct direction original", "ct direction reply", "ct status dnat", "ct status != snat",
@@ -288,15 +296,26 @@ class Native:
         if rng.random() < 0.15:
             return self.marking(spot)
         if spot.nat:
-            return self.mapping(spot) if rng.random() < 0.72 else rng.choice(("accept", "return", "counter", "drop"))
+            return (
+                self.mapping(spot)
+                if rng.random() < 0.72
+                else rng.choice(("accept", "return", "counter", "drop"))
+            )
         if spot.refuses and rng.random() < 0.55:
-            return rng.choice(("drop", "drop", "reject", "reject with tcp reset", f"reject with {unreachable(spot)}"))
+            return rng.choice(
+                ("drop", "drop", "reject", "reject with tcp reset", f"reject with {unreachable(spot)}")
+            )
         return rng.choice(("accept", "return", "counter", "continue"))
 
     def verdict_map(self, spot: Spot, jumps: tuple[str, ...]) -> str:
         """`... vmap ...`."""
         rng, p = self.rng, spot.places
-        ends = ["accept", "return", "continue", *(f"{verb} {chain}" for verb in ("jump", "goto") for chain in jumps)]
+        ends = [
+            "accept",
+            "return",
+            "continue",
+            *(f"{verb} {chain}" for verb in ("jump", "goto") for chain in jumps),
+        ]
         if spot.refuses:
             ends.append("drop")
         one, two, three = (rng.choice(ends) for _ in range(3))
@@ -351,7 +370,7 @@ class Native:
         if self.chance and rng.random() < 0.2:
             self.beyond.add("chance")
             return rng.choice((
-                f"{to} {p.to(p.web, '7000-7010')}", f"redirect to :8000-9000", f"{to} {p.web} random",
+                f"{to} {p.to(p.web, '7000-7010')}", "redirect to :8000-9000", f"{to} {p.web} random",
                 f"{to} numgen inc mod 2 map {{ 0 : {p.web}, 1 : {p.other} }}",
             ))  # fmt: skip
         if rng.random() < 0.35:

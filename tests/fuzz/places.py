@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from k3swatch.demo import lab as at
 from support.dialer import Dial
+
+from k3swatch.demo import lab as at
 
 
 @dataclass(frozen=True)

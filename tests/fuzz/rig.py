@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from support import nftrace
+from support.dialer import PATIENCE, Answer, Dial, Dialer
+from support.nftrace import Step
+
 from fuzz.ruleset import Ruleset
 from k3swatch.demo.netns import Namespace
 from k3swatch.live.host import read_host
 from k3swatch.live.ruleset import LiveRuleset
 from k3swatch.sources.netlink import HEADER, NETLINK_NETFILTER
 from k3swatch.sources.nftables import NftablesSource
-from support import nftrace
-from support.dialer import PATIENCE, Answer, Dial, Dialer
-from support.nftrace import Step
 
 LOADERS = {
     "nft": ("nft", "-f", "-"),

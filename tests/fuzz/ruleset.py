@@ -76,7 +76,9 @@ class Table:
         return "\n".join([*lines, "}"])
 
     def _iptables(self) -> str:
-        heads = [f":{chain.name} {chain.policy.upper() if chain.hook else '-'} [0:0]" for chain in self.chains]
+        heads = [
+            f":{chain.name} {chain.policy.upper() if chain.hook else '-'} [0:0]" for chain in self.chains
+        ]
         rules = [f"-A {chain.name} {rule}" for chain in self.chains for rule in chain.rules]
         return "\n".join([f"*{self.name}", *heads, *rules, "COMMIT"])
 
@@ -119,5 +121,7 @@ def ties(tables: tuple[Table, ...]) -> bool:
                 if place in known:
                     return True
                 known.add(place)
-    places = {(family, hook, -100 if hook in ("prerouting", "output") else NAT_SRC) for family, hook, _ in nat}
+    places = {
+        (family, hook, -100 if hook in ("prerouting", "output") else NAT_SRC) for family, hook, _ in nat
+    }
     return bool(places & others)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from support.dialer import Dial
+
 from fuzz.compare import Verdict, compare
 from fuzz.rig import Rig
 from fuzz.ruleset import Chain, NamedSet, Rule, Ruleset, Table
 from k3swatch.errors import K3swatchError
-from support.dialer import Dial
 
 PATIENCE = 0.3  # nobody is in a hurry here: what has not answered by then will not
 
@@ -122,9 +123,7 @@ def _clauses(ruleset: Ruleset) -> Iterator[Ruleset]:
     def of_chain(chain: Chain) -> Iterator[Chain]:
         for index, rule in enumerate(chain.rules):
             for clauses in without(() if rule.kept else rule.clauses):
-                yield replace(
-                    chain, rules=(*chain.rules[:index], Rule(clauses), *chain.rules[index + 1 :])
-                )
+                yield replace(chain, rules=(*chain.rules[:index], Rule(clauses), *chain.rules[index + 1 :]))
 
     return _each_chain(ruleset, of_chain)
 

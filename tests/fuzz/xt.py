@@ -11,7 +11,10 @@ from fuzz import switches
 from fuzz.places import Places
 from fuzz.ruleset import PRIORITIES, Chain, Rule, Table
 
-FIRST_ONLY = (Rule(("! -p tcp", "-j ACCEPT"), kept=True), Rule(("-p tcp ! --tcp-flags SYN,ACK SYN", "-j ACCEPT"), kept=True))
+FIRST_ONLY = (
+    Rule(("! -p tcp", "-j ACCEPT"), kept=True),
+    Rule(("-p tcp ! --tcp-flags SYN,ACK SYN", "-j ACCEPT"), kept=True),
+)
 HOOKS = {"PREROUTING": "prerouting", "OUTPUT": "output", "INPUT": "input"}
 PORTS = (
     "-p tcp --dport 22", "-p tcp --dport 6000:7000", "-p tcp --dport 1:6442", "-p tcp ! --dport 6443",
@@ -37,7 +40,9 @@ class Xtables:
         if rng.random() < 0.45:
             made.append(self._table(p, "mangle", ("PREROUTING", "OUTPUT"), 2))
         if rng.random() < 0.3:
-            made.append(self._table(p, "filter", (rng.choice(("INPUT", "INPUT", "OUTPUT")),), 4, refuses=True))
+            made.append(
+                self._table(p, "filter", (rng.choice(("INPUT", "INPUT", "OUTPUT")),), 4, refuses=True)
+            )
         if rng.random() < 0.12:
             made.append(self._table(p, "raw", (rng.choice(("PREROUTING", "OUTPUT")),), 2, refuses=True))
         elif rng.random() < 0.1:
@@ -45,9 +50,7 @@ class Xtables:
         rng.shuffle(made)
         return made
 
-    def _table(
-        self, p: Places, name: str, bases: tuple[str, ...], most: int, refuses: bool = False
-    ) -> Table:
+    def _table(self, p: Places, name: str, bases: tuple[str, ...], most: int, refuses: bool = False) -> Table:
         chains = [self._chain(p, name, "B", (), 3, refuses), self._chain(p, name, "A", ("B",), 3, refuses)]
         for base in bases:
             made = self._chain(p, name, base, OWN, most, refuses)
@@ -73,7 +76,8 @@ class Xtables:
                 ends = [f"-d {one}"] * bool(one) + [f"-s {other}"] * bool(other)
                 rules.append(Rule((f"-p tcp {port}", *ends, "-j CT --notrack"), kept=True))
         bases = [
-            Chain(name, tuple(rules), "filter", HOOKS[name], PRIORITIES["raw"]) for name in ("PREROUTING", "OUTPUT")
+            Chain(name, tuple(rules), "filter", HOOKS[name], PRIORITIES["raw"])
+            for name in ("PREROUTING", "OUTPUT")
         ]
         return Table(p.tool, p.ip, "raw", tuple(bases))
 
@@ -83,7 +87,9 @@ class Xtables:
         rules = []
         for _ in range(self.rng.randint(1, most)):
             clauses = self.matches(p, name)
-            rules.append(Rule((*clauses, self.target(p, table, jumps, refuses, clauses[0].startswith("-p tcp")))))
+            rules.append(
+                Rule((*clauses, self.target(p, table, jumps, refuses, clauses[0].startswith("-p tcp"))))
+            )
         return Chain(name, tuple(rules))
 
     def matches(self, p: Places, chain: str) -> list[str]:
@@ -99,7 +105,7 @@ class Xtables:
         if chain == "OUTPUT" and rng.random() < 0.3:
             owner = "-m owner --uid-owner"
             clauses.append(rng.choice((
-                "-o lo", "! -o lo", "-o eth0", f"{owner} 0", f"{owner} 1000", f"-m owner ! --uid-owner 0",
+                "-o lo", "! -o lo", "-o eth0", f"{owner} 0", f"{owner} 1000", "-m owner ! --uid-owner 0",
                 f"{owner} 0-999",
             )))  # fmt: skip
         if rng.random() < 0.35:
@@ -168,7 +174,7 @@ class Xtables:
         mark = self.rng.choice(("0x10", "0x20", "0x30"))
         return self.rng.choice((
             f"-j MARK --set-mark {mark}", f"-j MARK --set-xmark {mark}/0x30", f"-j MARK --or-mark {mark}",
-            f"-j MARK --and-mark 0x10", f"-j MARK --xor-mark {mark}", f"-j MARK --set-xmark 0x0/{mark}",
+            "-j MARK --and-mark 0x10", f"-j MARK --xor-mark {mark}", f"-j MARK --set-xmark 0x0/{mark}",
             f"-j CONNMARK --set-mark {mark}", "-j CONNMARK --save-mark", "-j CONNMARK --restore-mark",
             "-j CONNMARK --restore-mark --nfmask 0x10 --ctmask 0x10",
         ))  # fmt: skip

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-
 from fuzz import campaign
 from fuzz.compare import BLOCKED, DELIVERED, DIVERTED
 

@@ -370,6 +370,20 @@ def test_xtables_rules() -> None:
     assert verdict_on(prerouting([unicast, multiport, target])).findings == ()
 
 
+@pytest.mark.parametrize(
+    ("types", "ours"),
+    [(1 << 1, True), (1 << 2, True), (1 << 1 | 1 << 2, True), (1 << 1 | 1 << 4, False), (1 << 5, False)],
+    ids=["unicast", "local", "both", "unicast and anycast", "multicast"],
+)
+def test_for_ipv6_an_address_of_ours_is_unicast(types: int, ours: bool) -> None:
+    """match_type6: unicast is what is not multicast; for IPv4 (above) local and unicast exclude each other."""
+    match = XtMatch("addrtype", 1, b"", Addrtype(0, types))
+    ruleset = TableRuleset()
+    drop = [match, *dport(6443), *verdict(Code.DROP)]
+    ruleset.base("filter", "INPUT", INPUT, drop, kind="filter", priority=0, family="ip6")
+    assert bool(verdict_on(ruleset).findings) == ours
+
+
 def test_statistic_splits() -> None:
     half = XtMatch("statistic", 0, b"", Statistic(0, False, 0.5))
     finding = only(prerouting([*dport(6443), half, *dnat("10.1.1.1", 6443)]))

@@ -36,7 +36,7 @@ from k3swatch.model.expr import (
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.port import Host, ListeningSocket, ProtectedPort
 from k3swatch.model.ruleset import INPUT, OUTPUT, POSTROUTING, PREROUTING, SET_EVAL, SetInfo
-from k3swatch.model.words import Mechanism, Protocol, State, Vantage
+from k3swatch.model.words import Family, Mechanism, Protocol, State, Vantage
 from k3swatch.model.xt import SetMark, XtTproxy
 
 API = ProtectedPort("k3s-api", 6443)
@@ -92,6 +92,14 @@ def test_what_nat_sends_to_the_port_goes_on(hook: int, test: list[Expr]) -> None
     )
     (finding,) = found(ruleset, address="192.168.1.233")
     assert finding.state is State.BLOCKED
+
+
+@pytest.mark.parametrize(("key", "address"), [(20, "10.9.9.9"), (22, "fd00::9")], ids=["ip", "ip6"])
+def test_the_original_address_of_the_other_family_is_not_there(key: int, address: str) -> None:
+    """nft_ct_get_eval breaks: `ct original ip6 daddr != ...` does not hold for IPv4 either."""
+    drop = [Ct(1, key, 0), Cmp(1, 1, ip(address)), *dport(6443), *DROP]
+    ruleset = chains(("filter", INPUT, 0, [drop]), family="inet")
+    assert {f.family for f in found(ruleset)} == {Family.IP if key == 20 else Family.IP6}
 
 
 def test_an_identity_mapping_is_no_dnat() -> None:
