@@ -7,7 +7,7 @@ import sys
 from typing import NoReturn
 
 from k3swatch import __version__
-from k3swatch.cli import look, service
+from k3swatch.cli import look, service, undo
 from k3swatch.cli.terminal import USAGE, complain
 
 
@@ -61,6 +61,20 @@ def parser() -> argparse.ArgumentParser:
     history = commands.add_parser("history", help="past incidents, newest last; no daemon needed")
     history.set_defaults(command=service.history)
     history.add_argument("--since", metavar="WHEN", help="2h, 1d, 2026-11-23, 2026-11-23T07:12; default: all")
+    restore = commands.add_parser(
+        "restore", help="how to give the port back to its owner; --apply does what can be done here"
+    )
+    restore.set_defaults(command=undo.restore)
+    restore.add_argument("port", nargs="?", metavar="tcp/6443")
+    restore.add_argument(
+        "--apply",
+        action="store_true",
+        help="delete the rules that take it, over netlink, after saving them; end connections that are stuck",
+    )
+    restore.add_argument("--rollback", metavar="FILE", help="put back what --apply removed and saved there")
+    restore.add_argument(
+        "-o", dest="output", metavar="DIR", help="where --apply saves; default: /var/lib/k3swatch/restore"
+    )
     demo = commands.add_parser("demo", help="the incident, for real, in private network namespaces")
     demo.set_defaults(command=service.demo)
     config = commands.add_parser("config", help="look at a configuration file")
@@ -69,17 +83,17 @@ def parser() -> argparse.ArgumentParser:
     config_check.set_defaults(command=service.config_check)
     config_check.add_argument("file", metavar="FILE")
 
-    for command in (run, check, explain, status, history):
+    for command in (run, check, explain, status, history, restore):
         command.add_argument(
             "--config", metavar="FILE", help="default: /etc/k3swatch/config.yaml, when there is one"
         )
-    for command in (run, check, explain):
+    for command in (run, check, explain, restore):
         command.add_argument(
             "--root",
             metavar="DIR",
             default="/",
             help="read this host's files below DIR: /host in a container",
         )
-    for command in (check, explain, status, history):
+    for command in (check, explain, status, history, restore):
         command.add_argument("--format", choices=("text", "json"), default="text")
     return top

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
@@ -22,10 +22,12 @@ NETLINK_SOCK_DIAG: Final = 4
 NETLINK_NETFILTER: Final = 12
 
 NLM_F_REQUEST, NLM_F_DUMP, NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
+NLM_F_ACK, NLM_F_CREATE, NLM_F_APPEND = 0x4, 0x400, 0x800
 _NLMSG_NOOP, _NLMSG_ERROR, _NLMSG_DONE = 1, 2, 3
 _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _NLMSGERR_ATTR_MSG = 1
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
+_SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 
 HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
 _ATTRIBUTE = struct.Struct("=HH")
@@ -128,8 +130,14 @@ class NetlinkSocket:
             return answer
         raise SourceError(f"{self._what}: an answer without a message")
 
-    def dump(self, kind: int, payload: bytes, longest: int = LONGEST) -> list[bytes] | None:
-        """All messages of a dump; None when they are more than `longest` bytes.
+    def dump(
+        self,
+        kind: int,
+        payload: bytes,
+        longest: int = LONGEST,
+        keep: Callable[[bytes], bool] = lambda message: True,
+    ) -> list[bytes] | None:
+        """All messages of a dump (or those that `keep` wants); None when they are more than `longest` bytes.
 
         Interrupted when the kernel says that what it walked changed meanwhile. The dump is always read to its
         end: a socket with one under way refuses the next.
@@ -139,12 +147,53 @@ class NetlinkSocket:
         size, torn = 0, False
         for answer in self._answers():
             torn = torn or bool(struct.unpack_from("=H", answer, 6)[0] & NLM_F_DUMP_INTR)
+            if not keep(answer):
+                continue
             size += len(answer)
             if size <= longest:
                 found.append(answer)
         if torn or self._done_flags & NLM_F_DUMP_INTR:
             raise Interrupted(f"{self._what}: it changed while it was read", hint="ask again")
         return found if size <= longest else None
+
+    def tell(self, kind: int, payload: bytes) -> None:
+        """One request that is answered with nothing but an acknowledgement. Raises what `ask` does."""
+        self._send(kind, NLM_F_REQUEST | NLM_F_ACK, payload)
+        for _ in self._answers():
+            pass
+
+    def batch(self, messages: Sequence[tuple[int, int, bytes]]) -> None:
+        """Requests (type, flags, payload) in one datagram, for subsystems that take them as one transaction.
+
+        Every message with NLM_F_ACK must be acknowledged. The first error is raised: as Interrupted when it is
+        ERESTART, what nfnetlink says when the generation asked for is over.
+        """
+        first = self._sequence + 1
+        parts = []
+        for number, (kind, flags, payload) in enumerate(messages, first):
+            header = HEADER.pack(HEADER.size + len(payload), kind, flags | NLM_F_REQUEST, number, 0)
+            parts.append(header + payload + bytes(-len(payload) % 4))
+        self._sequence += len(messages)
+        wanted = {number for number, (_, flags, _) in enumerate(messages, first) if flags & NLM_F_ACK}
+        datagram = b"".join(parts)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(datagram) + BUFFER)
+            self._socket.send(datagram)
+        except OSError as error:
+            raise failure(self._what, error.errno or 0) from error
+        while wanted:  # nfnetlink_rcv works in our own send(2): all answers are there
+            for message in frames(self._receive()):
+                _, kind, flags, sequence, _ = HEADER.unpack_from(message)
+                if kind == _NLMSG_ERROR and sequence >= first:
+                    self._acknowledged(message, flags)
+                    wanted.discard(sequence)
+
+    def _acknowledged(self, message: bytes, flags: int) -> None:
+        number = -_ERRNO.unpack_from(message, HEADER.size)[0]
+        if number == errno.ERESTART:
+            raise Interrupted(f"{self._what}: it changed meanwhile", hint="nothing was done; try again")
+        if number > 0:
+            raise failure(self._what, number, _said(message, flags))
 
     def _send(self, kind: int, flags: int, payload: bytes) -> None:
         self._sequence = self._sequence + 1 & 0xFFFFFFFF

@@ -25,13 +25,15 @@ _NFPROTO = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 _ALL_FAMILIES = bytes(4)  # nfgenmsg: NFPROTO_UNSPEC, version 0, res_id 0
 
 
-def _family(name: str) -> bytes:
-    if name not in _NFPROTO:
-        raise SourceError(f"nf_tables: no family {name!r}")
-    return struct.pack(">BBH", _NFPROTO[name], 0, 0)
+def family_header(family: str) -> bytes:
+    """struct nfgenmsg for a family by nft's name."""
+    if family not in _NFPROTO:
+        raise SourceError(f"nf_tables: no family {family!r}")
+    return struct.pack(">BBH", _NFPROTO[family], 0, 0)
 
 
-def _name(kind: int, value: str) -> bytes:
+def name(kind: int, value: str) -> bytes:
+    """A name as an attribute."""
     return attribute(kind, value.encode() + b"\0")
 
 
@@ -76,21 +78,21 @@ class NftablesSource:
 
     def chain(self, family: str, table: str, chain: str) -> bytes | None:
         """One chain, None when there is none of that name."""
-        return self._get(_GETCHAIN, _family(family) + _name(1, table) + _name(3, chain))
+        return self._get(_GETCHAIN, family_header(family) + name(1, table) + name(3, chain))
 
     def rules(self, family: str, table: str, chain: str) -> list[bytes]:
         """The rules of one chain, in order; also empty when there is no such chain."""
-        return self._dump(_GETRULE, _family(family) + _name(1, table) + _name(2, chain))
+        return self._dump(_GETRULE, family_header(family) + name(1, table) + name(2, chain))
 
     def sets(self) -> list[bytes]:
         """The shapes of all sets and maps."""
         return self._dump(_GETSET, _ALL_FAMILIES)
 
-    def set(self, family: str, table: str, name: str) -> bytes | None:
+    def set(self, family: str, table: str, set_name: str) -> bytes | None:
         """The shape of one set, None when there is none of that name."""
-        return self._get(_GETSET, _family(family) + _name(1, table) + _name(2, name))
+        return self._get(_GETSET, family_header(family) + name(1, table) + name(2, set_name))
 
-    def get_element(self, family: str, table: str, name: str, key: bytes | None) -> bytes | None:
+    def get_element(self, family: str, table: str, set_name: str, key: bytes | None) -> bytes | None:
         """The element that holds `key` (None: the catch-all element); None when there is none.
 
         The kernel looks as it does for a packet, except that it does not fall back on the catch-all.
@@ -98,11 +100,11 @@ class NftablesSource:
         catchall = attribute(3, _ELEM_CATCHALL.to_bytes(4, "big"))
         element = catchall if key is None else attribute(1, attribute(1, key))
         elements = attribute(3, attribute(1, element))
-        return self._get(_GETSETELEM, _family(family) + _name(1, table) + _name(2, name) + elements)
+        return self._get(_GETSETELEM, family_header(family) + name(1, table) + name(2, set_name) + elements)
 
-    def elements(self, family: str, table: str, name: str, longest: int = LONGEST) -> list[bytes] | None:
+    def elements(self, family: str, table: str, set_name: str, longest: int = LONGEST) -> list[bytes] | None:
         """All elements of one set; None when they are more than `longest` bytes."""
-        payload = _family(family) + _name(1, table) + _name(2, name)
+        payload = family_header(family) + name(1, table) + name(2, set_name)
         return self._netlink.dump(_NFTABLES | _GETSETELEM, payload, longest)
 
     def _dump(self, kind: int, payload: bytes) -> list[bytes]:

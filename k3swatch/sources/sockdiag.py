@@ -39,3 +39,20 @@ def sockets(protocol: int) -> list[bytes]:
             for family in (socket.AF_INET, socket.AF_INET6)
             for message in _dump(netlink, family, protocol, state)
         ]
+
+
+def has_socket(protocol: int, local: tuple[str, int], remote: tuple[str, int]) -> bool:
+    """Whether this network namespace has the socket of a connection between these two ends (address, port)."""
+    family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
+    ends = [socket.inet_pton(family, each[0]).ljust(16, b"\0") for each in (local, remote)]
+    # inet_diag_sockid: ports in network order, addresses, interface, cookie (INET_DIAG_NOCOOKIE)
+    number = struct.pack(">HH", local[1], remote[1]) + b"".join(ends) + bytes(4) + b"\xff" * 8
+    request = struct.pack("=BBBxI", family, protocol, 0, 0xFFFFFFFF) + number
+    with NetlinkSocket(NETLINK_SOCK_DIAG, "sock_diag") as netlink:
+        try:
+            netlink.ask(_SOCK_DIAG_BY_FAMILY, request)
+        except Refused as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+    return True

@@ -26,10 +26,11 @@ MAY_IMPORT = {
     "attribute": {"model", "errors", "clock"},
     "incident": {"model", "errors"},
     "view": {"model", "errors"},
+    "restore": {"model", "errors", "evaluate", "view"},
     "sinks": {"model", "errors", "clock", "view"},
 }
-WIRING = {"daemon", "cli", "demo", "__main__", "__init__"}
-PURE = {"model", "decode", "evaluate", "incident", "view", "errors"}
+WIRING = {"daemon", "cli", "demo", "undo", "__main__", "__init__"}
+PURE = {"model", "decode", "evaluate", "incident", "view", "restore", "errors"}
 IMPURE = {
     "time",
     "os",

@@ -49,7 +49,11 @@ def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
         (["config", "check", "/absent"], 78, "/absent: No such file or directory"),
         (["run", "--config", "/absent"], 78, "/absent: No such file or directory"),
         (["history", "--since", "soon"], 64, "--since: soon: want 2h, 1d or a date"),
-        (["restore", "tcp/6443"], 64, "invalid choice"),
+        (["restore"], 64, "which port?"),
+        (["restore", "tcp/6443", "--rollback", "/absent"], 64, "--rollback takes a file alone"),
+        (["restore", "--rollback", "/absent"], 2, "/absent: No such file or directory"),
+        (["restore", "--rollback", "/etc/hostname"], 2, "/etc/hostname: not JSON"),
+        (["restore", "--rollback", SNAPSHOT], 2, "not a file of `k3swatch restore --apply`"),
         (["guard", "on", "tcp/6443"], 64, "invalid choice"),
     ],
 )

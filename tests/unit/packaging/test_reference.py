@@ -89,7 +89,7 @@ def test_every_command_and_option_is_in_the_manual() -> None:
 
 def test_the_manual_says_which_command_takes_which_option() -> None:
     page = plain(MAN / "k3swatch.1")
-    for name in ("check", "explain", "snapshot", "status", "history", "run"):
+    for name in ("check", "explain", "snapshot", "status", "history", "restore", "run"):
         synopsis = re.search(rf" {name} (\[.*?\]) [A-Z][a-z]", page.partition("COMMANDS")[2])
         assert synopsis, name
         assert set(re.findall(r"--?[a-z]+", synopsis[1])) == COMMANDS[name] - {"--help"}

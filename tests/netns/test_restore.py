@@ -1,0 +1,354 @@
+"""`k3swatch restore`: before, after --apply and after --rollback, a real connection tells who answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k3swatch.demo import kubernetes as k8s
+from k3swatch.demo.apiserver import who_answers
+from k3swatch.demo.lab import API, HOST, HOST6, LOCAL_8443, OTHER, OTHER6, OTHER_CLUSTER, Lab, lab
+from k3swatch.demo.netns import Namespace
+from k3swatch.errors import Interrupted
+from k3swatch.live import savedfile
+from k3swatch.model.port import ProtectedPort
+from k3swatch.sources.nftables import NftablesSource
+from k3swatch.undo import apply as undo
+from k3swatch.undo.case import look
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+DIALS = (
+    ("client", HOST),
+    ("client", HOST6),
+    ("web", HOST),
+    ("host", HOST),
+    ("host", "127.0.0.1"),
+    ("host", HOST6),
+)
+ALL_OURS = (API,) * len(DIALS)
+
+
+@pytest.fixture(scope="module")
+def kube_lab() -> Iterator[Lab]:
+    """A lab whose klipper-lb pod sends connections to the ClusterIP, as on a real node."""
+    with lab(proxy_to=k8s.CLUSTER_IP) as made:
+        yield made
+
+
+@pytest.fixture
+def place(kube_lab: Lab) -> Iterator[Lab]:
+    kube_lab.reset()
+    k8s.kube_proxy(kube_lab.host)
+    yield kube_lab
+    kube_lab.reset()
+
+
+def answers(on: Lab) -> tuple[str, ...]:
+    return tuple(who_answers(getattr(on, who), address, 6443) for who, address in DIALS)
+
+
+def rules(space: Namespace) -> str:
+    """The ruleset without what differs when a rule is made anew."""
+    text = space.run("nft", "list", "ruleset")
+    return re.sub(r"counter packets \d+ bytes \d+", "counter", text)
+
+
+@dataclass(frozen=True)
+class Hijack:
+    """Rules that take the port, and who answers then, in the order of DIALS."""
+
+    name: str
+    make: Callable[[Lab], None]
+    answers: tuple[str, ...]
+    removed: int
+    kinds: tuple[str, ...] = field(default=("rules", "flows", "prove"))
+
+
+def nft(*lines: str) -> Callable[[Lab], None]:
+    return lambda on: on.host.shell("nft -f - <<'END'\n" + "\n".join(lines) + "\nEND")
+
+
+def portmap(on: Lab) -> None:
+    k8s.portmap_add(on.host, on.pod)
+
+
+def service(on: Lab) -> None:
+    portmap(on)
+    k8s.kube_ext_on(on.host)
+
+
+OTHERS = (OTHER_CLUSTER, API, OTHER_CLUSTER, OTHER_CLUSTER, OTHER_CLUSTER, API)
+OUTSIDE = (OTHER_CLUSTER, OTHER_CLUSTER, OTHER_CLUSTER, API, API, API)
+HIJACKS = (
+    Hijack("hostPort", portmap, OTHERS, 1, ("talk", "cause", "rules", "flows", "prove")),
+    Hijack(
+        "LoadBalancer", service, OTHERS, 2, ("talk", "cause", "cause", "check", "rules", "flows", "prove")
+    ),
+    Hijack(
+        "iptables by hand, v4 and v6",
+        lambda on: on.host.shell(
+            f"iptables-nft -t nat -I PREROUTING -p tcp --dport 6443 -j DNAT --to {OTHER}:6443\n"
+            f"ip6tables-nft -t nat -I PREROUTING -p tcp --dport 6443 -j DNAT --to [{OTHER6}]:6443\n"
+            "iptables-nft -t nat -A POSTROUTING -j MASQUERADE; ip6tables-nft -t nat -A POSTROUTING -j MASQUERADE"
+        ),
+        OUTSIDE,
+        2,
+    ),
+    Hijack(
+        "redirect in an inet table, userdata comment, between others",
+        nft(
+            "table inet mine {",
+            " chain pre { type nat hook prerouting priority -105;",
+            '  tcp dport 22 counter comment "first"',
+            '  tcp dport 6443 counter redirect to :8443 comment "evil"',
+            '  tcp dport 6443 counter redirect to :9999 comment "and what waits behind"',
+            '  tcp dport 23 counter comment "last"',
+            " }",
+            "}",
+        ),
+        (LOCAL_8443, LOCAL_8443, LOCAL_8443, API, API, API),
+        2,
+    ),
+    Hijack(
+        "a named map of ports",
+        nft(
+            "table ip maps {",
+            f" map ports {{ type inet_service : ipv4_addr; elements = {{ 6443 : {OTHER}, 7443 : 10.9.9.9 }}; }}",
+            " chain pre { type nat hook prerouting priority -105; dnat to tcp dport map @ports; }",
+            " chain post { type nat hook postrouting priority 100; masquerade; }",
+            "}",
+        ),
+        (OTHER_CLUSTER, API, OTHER_CLUSTER, API, API, API),
+        1,
+    ),
+    Hijack(
+        "kube-proxy's nftables mode: an element of a verdict map",
+        nft(
+            "table ip kube-proxy {",
+            " map service-ips { type ipv4_addr . inet_proto . inet_service : verdict;",
+            f'  elements = {{ {HOST} . tcp . 6443 comment "ns/svc" : goto external-ABCDEFGH-ns/svc/tcp/https,',
+            "               10.43.0.77 . tcp . 6443 : goto service-ABCDEFGH-ns/svc/tcp/https }",
+            " }",
+            " chain external-ABCDEFGH-ns/svc/tcp/https { goto service-ABCDEFGH-ns/svc/tcp/https; }",
+            f" chain service-ABCDEFGH-ns/svc/tcp/https {{ meta l4proto tcp dnat to {OTHER}:6443; }}",
+            " chain services { ip daddr . meta l4proto . th dport vmap @service-ips; }",
+            " chain nat-prerouting { type nat hook prerouting priority -105; jump services; }",
+            " chain nat-output { type nat hook output priority -105; jump services; }",
+            " chain post { type nat hook postrouting priority 100; masquerade; }",
+            "}",
+        ),
+        (OTHER_CLUSTER, API, OTHER_CLUSTER, OTHER_CLUSTER, API, API),
+        1,
+        ("talk", "cause", "check", "rules", "flows", "prove"),
+    ),
+    Hijack(
+        "a rule with anonymous sets of its own",
+        nft(
+            "table ip sets {",
+            " chain pre { type nat hook prerouting priority -105;",
+            f"  ip saddr {{ 192.168.1.0/24, 10.42.0.0-10.42.0.99 }} tcp dport 6443 dnat to {OTHER}:6443;",
+            " }",
+            " chain post { type nat hook postrouting priority 100; masquerade; }",
+            "}",
+        ),
+        (OTHER_CLUSTER, API, OTHER_CLUSTER, API, API, API),
+        1,
+    ),
+    Hijack(
+        "refused by a filter rule",
+        nft(
+            "table inet fw {",
+            " chain in { type filter hook input priority 0;",
+            '  tcp dport 6443 counter reject with tcp reset comment "closed"',
+            " }",
+            "}",
+        ),
+        ("refused",) * 6,
+        1,
+        ("rules", "prove"),
+    ),
+)
+
+
+def apply(k3swatch: Run, on: Lab, tmp_path: Path, status: int = 0) -> dict[str, Any]:
+    done = k3swatch(
+        on.host,
+        "restore",
+        "tcp/6443",
+        "--apply",
+        "--format",
+        "json",
+        "-o",
+        str(tmp_path),
+        "--root",
+        str(tmp_path),
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+@pytest.mark.parametrize("hijack", HIJACKS, ids=lambda hijack: hijack.name)
+def test_who_answers_before_after_and_after_the_rollback(
+    hijack: Hijack, place: Lab, k3swatch: Run, tmp_path: Path
+) -> None:
+    hijack.make(place)
+    assert answers(place) == hijack.answers
+    before = rules(place.host)
+    planned = k3swatch(place.host, "restore", "tcp/6443", "--format", "json", "--root", str(tmp_path))
+    assert planned.returncode == 1, planned.stderr
+    plan = json.loads(planned.stdout)
+    assert tuple(step["kind"] for step in plan["steps"]) == hijack.kinds
+    assert len(plan["removals"]) == hijack.removed
+    assert rules(place.host) == before  # a plan changes nothing
+
+    done = apply(k3swatch, place, tmp_path)
+    assert done["state"] == "delivered"
+    assert {each["answer"] for each in done["answers"]} == {"here"}
+    assert answers(place) == ALL_OURS
+
+    back = k3swatch(place.host, "restore", "--rollback", done["file"])
+    assert back.returncode == 0, back.stderr
+    assert rules(place.host) == before
+    place.host.run("conntrack", "-F")
+    assert answers(place) == hijack.answers
+
+
+def legacy(on: Lab) -> None:
+    comment = "-m comment --comment 'a b'"
+    on.host.shell(
+        f"iptables-legacy -t nat -I PREROUTING -p tcp --dport 6443 {comment} -j DNAT --to {OTHER}:6443\n"
+        f"iptables-legacy -t nat -A POSTROUTING -d {OTHER} -j MASQUERADE"
+    )
+
+
+LEGACY = Hijack(
+    "iptables-legacy",
+    legacy,
+    (OTHER_CLUSTER, API, OTHER_CLUSTER, API, API, API),
+    0,
+    ("rules", "flows", "prove"),
+)
+LOCAL_STEPS = ("rules", "flows")
+
+
+@pytest.mark.parametrize("hijack", [*HIJACKS, LEGACY], ids=lambda hijack: hijack.name)
+def test_the_commands_it_prints_do_what_they_say(
+    hijack: Hijack, place: Lab, k3swatch: Run, tmp_path: Path
+) -> None:
+    """What a person pastes, pasted: the local steps alone, as nobody writes these rules again here."""
+    hijack.make(place)
+    try:
+        done = k3swatch(place.host, "restore", "tcp/6443", "--format", "json", "--root", str(tmp_path))
+        steps = json.loads(done.stdout)["steps"]
+        for step in steps:
+            for line in step["commands"] if step["kind"] in LOCAL_STEPS else ():
+                if line.startswith("conntrack"):
+                    place.host.run("sh", "-c", line, check=False)  # exits 1 when there was nothing to end
+                else:
+                    place.host.shell(line)
+        assert answers(place) == ALL_OURS
+    finally:
+        place.host.run("iptables-legacy", "-t", "nat", "-F", check=False)
+
+
+def test_legacy_rules_are_left_to_their_own_tool(private_lab: Lab, k3swatch: Run, tmp_path: Path) -> None:
+    legacy(private_lab)
+    done = apply(k3swatch, private_lab, tmp_path, status=1)
+    assert done["file"] is None
+    assert [each["why"][:15] for each in done["kept"]] == ["iptables-legacy"]
+
+
+def talk(connection: socket.socket) -> None:
+    """Say something until the other end does not want to hear it."""
+    for _ in range(100):
+        connection.sendall(b"x")
+        connection.recv(1)
+
+
+def test_a_connection_that_is_stuck_is_ended(place: Lab, k3swatch: Run, tmp_path: Path) -> None:
+    """Opened while the port was taken, it would go on for as long as it lives; it is one connection, no others."""
+    service(place)
+    with place.client.inside(), socket.create_connection((HOST, 6443), 5) as stuck:
+        stuck.settimeout(5)
+        with socket.create_connection((HOST, 8443), 5) as other:
+            done = apply(k3swatch, place, tmp_path)
+            assert [(each["source"], each["source_port"]) for each in done["ended"]] == [stuck.getsockname()]
+            assert (
+                place.host.run("conntrack", "-L", "-p", "tcp", "--orig-port-dst", "8443").count("dport=8443")
+                == 1
+            )
+            assert other.fileno() > 0
+            with pytest.raises(ConnectionError):
+                talk(stuck)
+
+
+def test_a_ruleset_that_changed_meanwhile_is_not_touched(
+    place: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last moment before the transaction: the kernel itself refuses it, and nothing is lost or left behind."""
+    service(place)
+    write = savedfile.write
+
+    def meanwhile(directory: str, name: str, content: Any) -> str:
+        place.host.run("nft", "add", "table", "ip", "meanwhile")
+        return write(directory, name, content)
+
+    monkeypatch.setattr(savedfile, "write", meanwhile)
+    comm = Path("/proc/self/comm").read_text()
+    try:
+        with place.host.inside(), NftablesSource() as source:
+            case = look(source, ProtectedPort("k3s-api", 6443), str(tmp_path))
+            before = rules(place.host)
+            with pytest.raises(Interrupted, match="changed meanwhile"):
+                undo.apply(source, case, str(tmp_path), str(tmp_path / "kept"))
+    finally:
+        Path("/proc/self/comm").write_text(comm)
+    place.host.run("nft", "delete", "table", "ip", "meanwhile")
+    assert rules(place.host) == before
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_a_healthy_port_has_nothing_to_undo(place: Lab, k3swatch: Run, tmp_path: Path) -> None:
+    before = rules(place.host)
+    done = k3swatch(place.host, "restore", "tcp/6443", "--root", str(tmp_path))
+    assert done.returncode == 0
+    assert "nothing to undo" in done.stdout
+    assert apply(k3swatch, place, tmp_path)["removed"] == []
+    assert rules(place.host) == before
+
+
+def test_names_of_others_stay_words(place: Lab, k3swatch: Run, tmp_path: Path) -> None:
+    """Chain and comment are chosen by who can write a rule: they stay words of a command."""
+    evil = "x'; touch PWNED; '"
+    place.host.run("iptables-nft", "-t", "nat", "-N", "$(id>PWNED)")
+    jump = ("-p", "tcp", "--dport", "6443", "-m", "comment", "--comment", evil, "-j", "$(id>PWNED)")
+    place.host.run("iptables-nft", "-t", "nat", "-I", "PREROUTING", *jump)
+    place.host.run(
+        "iptables-nft",
+        "-t",
+        "nat",
+        "-A",
+        "$(id>PWNED)",
+        "-p",
+        "tcp",
+        "-j",
+        "DNAT",
+        "--to",
+        f"{OTHER}:6443",
+    )
+    place.host.run("iptables-nft", "-t", "nat", "-A", "POSTROUTING", "-j", "MASQUERADE")
+    done = k3swatch(place.host, "restore", "tcp/6443", "--format", "json", "--root", str(tmp_path))
+    (step,) = (step for step in json.loads(done.stdout)["steps"] if step["kind"] == "rules")
+    place.host.shell(f"cd {tmp_path}\n" + "\n".join(step["commands"]))
+    assert not list(tmp_path.rglob("PWNED"))
+    assert answers(place) == ALL_OURS
