@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from k3swatch.model.finding import Culprit, Finding
+from k3swatch.model.finding import Culprit, Finding, Orphan
 from k3swatch.model.plan import Step, StepKind
 from k3swatch.model.port import ProtectedPort
 from k3swatch.restore.kinds import Cause, serviced
@@ -57,7 +57,7 @@ def steps(cause: Cause, findings: Sequence[Finding], port: ProtectedPort, kubect
 def pod(findings: Sequence[Finding], crictl: str) -> list[Step]:
     """The sandbox that portmap's rules are of, ended on this host: containerd then lets portmap remove its chain."""
     who = culprit(findings)
-    if who.left_behind and not serviced(who):
+    if who.orphan is Orphan.SANDBOX:
         return []
     if who.container is None or who.container.startswith("docker:") or who.pod is None:
         return []

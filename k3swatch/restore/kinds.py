@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from k3swatch.model.finding import Culprit, Finding
+from k3swatch.model.finding import Culprit, Finding, Orphan
 from k3swatch.model.ruleset import LEGACY
 from k3swatch.model.words import Mechanism, State
 from k3swatch.restore.owners import by
@@ -66,8 +66,7 @@ def serviced(who: Culprit) -> bool:
 
 def _of_pod(who: Culprit) -> Cause:
     if who.left_behind:
-        gone = any(note.startswith("kine has no Service") for note in who.notes)
-        return Cause.ORPHAN if gone and serviced(who) else Cause.STALE
+        return Cause.ORPHAN if who.orphan is Orphan.SERVICE and serviced(who) else Cause.STALE
     return Cause.SERVICE if serviced(who) and who.service else Cause.HOST_PORT
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from k3swatch.model.finding import Culprit, Finding, PathStep, PortVerdict
+from k3swatch.model.finding import Culprit, Finding, Orphan, PathStep, PortVerdict
 from k3swatch.model.plan import Plan, Removal, StepKind
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.words import Family, Mechanism, State, Vantage
@@ -100,12 +100,12 @@ CAUSES = {
         ["talk", "cause", "pod", "rules", "flows", "prove"],
     ),
     "orphan": (
-        finding(*CNI, who=replace(SVCLB, left_behind=True, notes=("kine has no Service default/lb",))),
+        finding(*CNI, who=replace(SVCLB, left_behind=True, orphan=Orphan.SERVICE)),
         ["k3s kubectl -n kube-system delete daemonset svclb-lb-8e92d16f"],
         ["talk", "cause", "pod", "rules", "flows", "prove"],
     ),
     "stale chain": (
-        finding(*CNI, who=replace(SVCLB, left_behind=True)),
+        finding(*CNI, who=replace(SVCLB, left_behind=True, orphan=Orphan.SANDBOX)),
         [],
         ["rules", "flows", "prove"],
     ),
