@@ -8,25 +8,6 @@
 
 #include <linux/types.h>
 
-#define ETH_P_IP   0x0800
-#define ETH_P_IPV6 0x86dd
-
-#define IPPROTO_TCP 6
-#define IPPROTO_UDP 17
-
-#define AF_INET 2
-
-#define TCP_FIN 0x01
-#define TCP_SYN 0x02
-#define TCP_RST 0x04
-#define TCP_ACK 0x10
-
-/* skb->_nfct: an nf_conn pointer whose low bits are enum ip_conntrack_info (include/linux/skbuff.h) */
-#define NFCT_INFOMASK  7UL
-#define IP_CT_IS_REPLY 3
-
-#define NF_NAT_MANIP_DST 1 /* enum nf_nat_manip_type, include/net/netfilter/nf_nat.h */
-
 #define LOAD(type, base, offset)                                                                             \
 	({                                                                                                   \
 		type value_ = 0;                                                                             \
@@ -36,117 +17,9 @@
 
 #define inline_always static inline __attribute__((always_inline))
 
-/* Who dials what, where it leads, and which attempt it is. */
-struct connection {
-	u8 source[16];
-	u8 dialled[16];
-	u8 reached[16];
-	u16 source_port;
-	u16 dialled_port;
-	u16 reached_port;
-	u8 protocol;
-	u8 reply;     /* seen on a packet that goes back to the client */
-	u32 identity; /* see `told` in probe.c */
-};
-
-inline_always void load_address(u8 *to, const void *from, bool ipv4)
-{
-	if (ipv4) {
-		__builtin_memset(to, 0, 10);
-		to[10] = to[11] = 0xff;
-		bpf_probe_read_kernel(to + 12, 4, from);
-	} else {
-		bpf_probe_read_kernel(to, 16, from);
-	}
-}
-
-inline_always bool same_address(const u8 *a, const u8 *b)
-{
-	const u32 *x = (const u32 *)a, *y = (const u32 *)b;
-
-	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
-}
-
 inline_always bool our_netns(const void *net)
 {
 	return net && LOAD(u32, net, NET_INUM) == NETNS_INUM;
-}
-
-/*
- * The packet's own headers. False for all but TCP handshake packets and UDP. Extension headers of IPv6 are
- * not walked: no client puts them before a handshake.
- */
-inline_always bool load_packet(const void *skb, struct connection *c)
-{
-	const char *ip = LOAD(const char *, skb, SKB_HEAD) + LOAD(u16, skb, SKB_NETWORK_HEADER);
-	u16 ethertype = bpf_ntohs(LOAD(u16, skb, SKB_PROTOCOL));
-	const char *from, *to, *transport;
-	bool ipv4 = ethertype == ETH_P_IP;
-
-	if (ipv4) {
-		c->protocol = LOAD(u8, ip, 9);
-		transport = ip + (LOAD(u8, ip, 0) & 0x0f) * 4;
-		from = ip + 12;
-		to = ip + 16;
-	} else if (ethertype == ETH_P_IPV6) {
-		c->protocol = LOAD(u8, ip, 6);
-		transport = ip + 40;
-		from = ip + 8;
-		to = ip + 24;
-	} else {
-		return false;
-	}
-	if (c->protocol == IPPROTO_TCP) {
-		u8 flags = LOAD(u8, transport, 13) & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN);
-
-		if (flags == TCP_SYN) {
-			c->reply = false;
-			c->identity = bpf_ntohl(LOAD(u32, transport, 4));
-		} else if (flags == (TCP_SYN | TCP_ACK)) {
-			c->reply = true;
-			c->identity = bpf_ntohl(LOAD(u32, transport, 8)) - 1;
-		} else {
-			return false;
-		}
-	} else if (c->protocol != IPPROTO_UDP) {
-		return false;
-	}
-	load_address(c->source, from, ipv4);
-	load_address(c->dialled, to, ipv4);
-	c->source_port = bpf_ntohs(LOAD(u16, transport, 0));
-	c->dialled_port = bpf_ntohs(LOAD(u16, transport, 2));
-	return true;
-}
-
-/* Both tuples of a conntrack entry. False when it is another network namespace's. */
-inline_always bool load_conntrack(const char *ct, struct connection *c)
-{
-	const char *original = ct + CT_ORIGINAL, *reply = ct + CT_REPLY;
-	bool ipv4 = LOAD(u16, original, TUPLE_L3NUM) == AF_INET;
-
-	if (!our_netns(LOAD(const void *, ct, CT_NET)))
-		return false;
-	c->protocol = LOAD(u8, original, TUPLE_PROTONUM);
-	load_address(c->source, original + TUPLE_SRC, ipv4);
-	load_address(c->dialled, original + TUPLE_DST, ipv4);
-	load_address(c->reached, reply + TUPLE_SRC, ipv4);
-	c->source_port = bpf_ntohs(LOAD(u16, original, TUPLE_SRC_PORT));
-	c->dialled_port = bpf_ntohs(LOAD(u16, original, TUPLE_DST_PORT));
-	c->reached_port = bpf_ntohs(LOAD(u16, reply, TUPLE_SRC_PORT));
-	return true;
-}
-
-/* The network namespace of a packet without conntrack entry: its device's, or while it has none its socket's.
- */
-inline_always bool our_packet(const void *skb)
-{
-	const void *device = LOAD(const void *, skb, SKB_DEV);
-	const void *socket;
-
-	if (device)
-		return our_netns(LOAD(const void *, device, DEV_NET));
-	socket = LOAD(const void *, skb, SKB_SK);
-	return socket && our_netns(LOAD(const void *, socket, SOCK_NET));
 }
 
 #endif

@@ -3,11 +3,11 @@
  * The connection probe: counts every connection to a protected port once, by what becomes of it, and sends an
  * event for the first of each kind and then a few a second. Compiled by BCC in the loader child.
  *
- * -D parameters: NETNS_INUM (our network namespace), EVENTS_PER_SECOND (a kind), the offsets of kernel.h, and
- * DROP_REASONS where the kernel gives kfree_skb a reason (since 5.17).
+ * -D parameters: NETNS_INUM (our network namespace), EVENTS_PER_SECOND (a kind), the offsets of kernel.h and
+ * packet.h, and DROP_REASONS where the kernel gives kfree_skb a reason (since 5.17).
  */
 #include <uapi/linux/ptrace.h>
-#include "kernel.h"
+#include "packet.h"
 #include "events.h"
 
 /* Written by the daemon (FlowWatch.protect), which also deletes; read here. */

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 
 from k3swatch.attribute.clues import named, services
 from k3swatch.attribute.cri import Cri
-from k3swatch.attribute.process import describe
+from k3swatch.attribute.process import Lookup, look, nothing
 from k3swatch.attribute.receiver import Answer, receiver
 from k3swatch.attribute.root import Root
 from k3swatch.clock import Clock, SystemClock
 from k3swatch.daemon.proxied import proxied
 from k3swatch.incident.who import Subject, subject
 from k3swatch.model.finding import Culprit, Finding, Observation, Orphan
+from k3swatch.model.process import Process
 from k3swatch.model.ruleset import Ruleset
 from k3swatch.model.words import State
 
@@ -29,7 +30,8 @@ AGAIN = 60.0  # seconds between later looks
 PATIENCE = 0.3  # seconds that an alert waits for a pod's name, where `allow` may silence it by that
 CERTAIN = 20.0  # seconds that a Service must be missed before its pod counts as an orphan
 SUBJECTS = 256
-COMMITS = 20  # a second whose process is looked at
+COMMITS = 20  # a second whose process is looked for in /proc
+RECORDS = 1000  # and in the kernel's own record, which costs microseconds
 
 Learned = tuple[Subject, Culprit]
 
@@ -49,8 +51,10 @@ class _Job:
 class Attribution:
     """What the daemon asks about who. All methods are for the loop's thread."""
 
-    def __init__(self, root: str, clock: Clock, wake: Callable[[], None]) -> None:
-        """`root` is the directory the node's files are below; `wake` ends a wait of the loop."""
+    def __init__(self, root: str, clock: Clock, wake: Callable[[], None], executed: Lookup = nothing) -> None:
+        """`root` is the directory the node's files are below; `wake` ends a wait of the loop; `executed` says what a
+        process executed last."""
+        self._executed = executed
         self._root, self._clock, self._wake = root, clock, wake
         self._jobs: dict[Subject, _Job] = {}
         self._services: frozenset[str] = frozenset()
@@ -60,7 +64,7 @@ class Attribution:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._cri = Cri(clock)  # for the thread
-        self._commits: deque[float] = deque(maxlen=COMMITS)
+        self._commits: deque[float] = deque(maxlen=RECORDS)
 
     def watch(self, findings: Iterable[Finding], ports: Mapping[Subject, int] | None = None) -> None:
         """These are the findings of all open incidents, with the ports they are about: new ones are looked into, others
@@ -107,14 +111,16 @@ class Attribution:
                     found += [(key, answer.culprit)] if answer is not None else []
         return found
 
-    def committer(self, pid: int, comm: str) -> str | None:
-        """Who that is, at once; None when commits come too fast for that."""
+    def committer(self, pid: int, comm: str) -> Process | None:
+        """Who that is, at once; None when it cannot be told, or commits come too fast for that."""
         now = self._clock.monotonic()
-        if len(self._commits) == COMMITS and now - self._commits[0] < 1.0:
+        if len(self._commits) == RECORDS and now - self._commits[0] < 1.0:
             return None
         self._commits.append(now)
+        if len(self._commits) > COMMITS and now - self._commits[-COMMITS - 1] < 1.0:
+            return look(None, pid, comm, self._executed, now)
         with Root(self._root, self._clock, seconds=0.02) as root:
-            return describe(root, pid, comm)
+            return look(root, pid, comm, self._executed, now)
 
     def close(self) -> None:
         """End the thread; one that hangs in a file is left to the end of the process."""

@@ -8,12 +8,13 @@ difference: then the time is that of the first, and the committer is told only i
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
-from k3swatch.attribute.process import GONE
+from k3swatch.model.process import Process
 
 Committer = tuple[int, str]  # pid, comm
 
-_DESCRIBED = 32  # committers whose process is remembered
+_DESCRIBED = 64  # committers whose process is remembered
 _KEPT = 256  # commits between two observations that can still be told apart
 _U32 = 0xFFFFFFFF
 
@@ -23,14 +24,14 @@ class Commits:
 
     def __init__(self) -> None:
         self._seen: deque[tuple[int, float, Committer | None]] = deque(maxlen=_KEPT)
-        self._processes: dict[Committer, str] = {}
+        self._processes: dict[Committer, Process] = {}
 
     def add(
-        self, generation: int, at: float, committer: Committer | None, process: str | None = None
+        self, generation: int, at: float, committer: Committer | None, process: Process | None = None
     ) -> None:
         """One NEWGEN, received `at` (CLOCK_REALTIME seconds); kernels before 4.15 name no committer.
 
-        `process`: who that was, in words, when there was time to look.
+        `process`: who that was, when there was time to look.
         """
         self._seen.append((generation, at, committer))
         if committer is not None and process is not None:
@@ -39,21 +40,21 @@ class Commits:
             while len(self._processes) > _DESCRIBED:
                 del self._processes[next(iter(self._processes))]
 
-    def process(self, after: int | None, upto: int | None) -> str | None:
-        """Who made the commits after generation `after` up to `upto`, in words; None when it is not known.
+    def doers(self, after: int | None, upto: int | None) -> tuple[Process, ...]:
+        """Who made the commits after generation `after` up to `upto`, in their order; empty when that is not known.
 
-        portmap alone calls iptables six times for one pod: of several, those that could be looked at are told.
+        portmap alone calls iptables a dozen times for one pod: of several, those that could be looked at are told,
+        the last ones, each with how many commits there were.
         """
         commits = [who for _, who in self._between(after, upto).values()]
         found = list(dict.fromkeys(who for who in commits if who is not None))
         if after is None or upto is None or not found or len(commits) != (upto - after) & _U32:
-            return None
+            return ()
         told = [self._processes[who] for who in found if who in self._processes]
         if len(found) == 1:
-            return told[0] if told else None
-        comms = ", ".join(dict.fromkeys(comm for _, comm in found[:16]))
-        seen = next((text for text in told if not text.endswith(GONE)), None)
-        return f"one of {len(commits)} commits by {comms}" + (f"; among them: {seen}" if seen else "")
+            return tuple(told)
+        told = told or [Process(*found[-1])]
+        return tuple(replace(each, commits=len(commits), only=False) for each in told)
 
     def _between(self, after: int | None, upto: int | None) -> dict[int, tuple[float, Committer | None]]:
         if after is None or upto is None:

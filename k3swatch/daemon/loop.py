@@ -52,7 +52,7 @@ class Daemon:
         self.signals, self.notifier = signals, notifier
         self.selector = selectors.DefaultSelector()
         self.sources = Sources(self.selector, clock, self.tell, signals.wake)
-        self.attribution = Attribution(root, clock, signals.wake)
+        self.attribution = Attribution(root, clock, signals.wake, self.sources.executed)
         self.watch = Watch(self.sources, clock, config.ports, self.attribution.committer)
         self.engine = Engine(sinks.incidents())
         self.listeners = ListenerWatch()

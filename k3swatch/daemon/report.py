@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from k3swatch import __version__
 from k3swatch.errors import SourceError
+from k3swatch.live.doer import NoDoer
+from k3swatch.live.flows import FlowWatch
 from k3swatch.model.flow import FlowCount
 from k3swatch.model.words import Attach
 from k3swatch.view import document
@@ -41,11 +43,18 @@ def lost(daemon: Daemon) -> dict[str, int]:
     if watch is not None:
         try:
             found = {f"connections_{name}": number for name, number in watch.lost().items()}
+            found |= {f"doer_{name}": number for name, number in watch.doer.lost().items()}
         except SourceError as error:
             daemon.sources.flows.failed(error)
     for source in (daemon.sources.commits, daemon.sources.addresses):
         found[source.name] = source.current.lost if source.current is not None else 0
     return found
+
+
+def _doer(watch: FlowWatch | None) -> dict[str, Any]:
+    """How processes are seen, and what wakes the daemon at once that netlink tells nothing of."""
+    doer = watch.doer if watch is not None else NoDoer()
+    return {"sees": doer.sees, "wakes": list(doer.wakes), "refused": list(doer.refused)}
 
 
 def status_line(daemon: Daemon) -> str:
@@ -72,6 +81,7 @@ def status(daemon: Daemon) -> bytes:
         "confined": daemon.sources.confined,
     }
     whole["refused"] = list(watch.refused) if watch is not None else []
+    whole["doer"] = _doer(watch)
     whole["sources"] = [
         {
             "name": source.name,

@@ -10,10 +10,11 @@ from typing import TypeVar
 from k3swatch.clock import Clock
 from k3swatch.daemon import confine
 from k3swatch.daemon.source import Source
-from k3swatch.errors import K3swatchError, SourceError
+from k3swatch.errors import DecodeError, K3swatchError, SourceError
 from k3swatch.live.flows import FlowWatch, open_flow_watch
 from k3swatch.live.ruleset import LiveRuleset
 from k3swatch.model.incident import Event
+from k3swatch.model.process import Executed
 from k3swatch.model.words import Attach
 from k3swatch.sources.nftables import GenerationEvents, NftablesSource
 from k3swatch.sources.rtnetlink import AddressEvents
@@ -96,6 +97,17 @@ class Sources:
             self._loading.join()
             self._loading, self.attempted = None, True
             self.flows.attempt(lambda: self._watched(self.flows, self._take_flows(), ready))
+
+    def executed(self, pid: int) -> Executed | None:
+        """What a process executed last, as far as the probe knows."""
+        watch = self.flows.current
+        if watch is None:
+            return None
+        try:
+            return watch.doer.executed(pid)
+        except (SourceError, DecodeError) as error:
+            self.flows.failed(error)
+            return None
 
     def confine(self) -> None:
         """Give up what only loading the probe needs, once connections are seen: see daemon/confine.py.

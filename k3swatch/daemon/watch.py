@@ -20,6 +20,7 @@ from k3swatch.live.host import HostReader
 from k3swatch.model.finding import Finding, Observation
 from k3swatch.model.flow import Flow
 from k3swatch.model.port import Host, ProtectedPort
+from k3swatch.model.process import Process
 
 LONG = 0.1  # seconds; a look that takes longer has read thousands of rules
 STALE = 5.0  # seconds without a word from netlink after which it does not count as alive
@@ -33,9 +34,9 @@ class Watch:
         sources: Sources,
         clock: Clock,
         ports: Sequence[ProtectedPort],
-        describe: Callable[[int, str], str | None] = lambda _pid, _comm: None,
+        describe: Callable[[int, str], Process | None] = lambda _pid, _comm: None,
     ) -> None:
-        """`describe` says who a process is, in words; it is asked at once, before the process ends."""
+        """`describe` says who a process is; it is asked at once, before the process ends."""
         self.sources, self.ports = sources, ports
         self._describe = describe
         self.dirty = True
@@ -82,9 +83,9 @@ class Watch:
         observation = self._look()
         self.read_commits()  # what came meanwhile: it may be the commit that was just seen
         at, who = self._commits.between(self._observed, observation.generation)
-        process = self._commits.process(self._observed, observation.generation)
+        doers = self._commits.doers(self._observed, observation.generation)
         self._observed = observation.generation
-        return replace(observation, committed_at=at, committer=who, process=process)
+        return replace(observation, committed_at=at, committer=who, doers=doers)
 
     def _look(self) -> Observation:
         ruleset = self.sources.ruleset.current

@@ -99,6 +99,14 @@ def kube_ext_off(host: Namespace) -> None:
 
 def portmap(host: Namespace, command: str, pod: Namespace, host_port: int = 6443, host_ip: str = "") -> None:
     """Run the real CNI plugin portmap: `command` ADD, DEL or CHECK, for a pod with hostPort `host_port`."""
+    config, environment = portmap_call(command, pod, host_port, host_ip)
+    host.run(PORTMAP, stdin=config, env=environment)
+
+
+def portmap_call(
+    command: str, pod: Namespace, host_port: int = 6443, host_ip: str = ""
+) -> tuple[str, dict[str, str]]:
+    """What a container runtime gives portmap: its standard input and its environment."""
     mapping = {"hostPort": host_port, "containerPort": 6443, "protocol": "tcp", "hostIP": host_ip}
     config = {
         "cniVersion": "0.4.0",
@@ -125,7 +133,7 @@ def portmap(host: Namespace, command: str, pod: Namespace, host_port: int = 6443
         "CNI_IFNAME": "eth0",
         "CNI_PATH": "/usr/lib/cni",
     }
-    host.run(PORTMAP, stdin=json.dumps(config), env=environment)
+    return json.dumps(config), environment
 
 
 def portmap_add(host: Namespace, pod: Namespace, host_port: int = 6443, host_ip: str = "") -> None:

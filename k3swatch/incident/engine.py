@@ -16,7 +16,7 @@ from k3swatch.incident.picture import Groups, as_last_read, group, notable, read
 from k3swatch.incident.record import Record
 from k3swatch.incident.table import Phase, Signal, move
 from k3swatch.incident.timer import Elapsed
-from k3swatch.incident.who import Known, Subject, committed_by, process_of, subject
+from k3swatch.incident.who import Known, Subject, committed_by, committer, committer_of, doer_of, subject
 from k3swatch.model.finding import Culprit, Finding, Observation, PortVerdict
 from k3swatch.model.flow import Flow
 from k3swatch.model.incident import Change, Incident, Transition
@@ -82,7 +82,7 @@ class Engine:
         if self._raw is None:
             return told
         # what was seen last, seen with other eyes: no commit is behind it
-        return told + self._judge(replace(self._raw, committed_at=None, committer=None, process=None), now)
+        return told + self._judge(replace(self._raw, committed_at=None, committer=None, doers=()), now)
 
     def _judge(self, observation: Observation, now: float) -> list[Transition]:
         self._seen = readable(self._told(observation))
@@ -161,18 +161,21 @@ class Engine:
         """The cause is there with these findings: the record, and what there is to tell."""
         state = worst([finding.state for finding in findings])
         by_rule = _by_rule(findings)
-        committer = self._seen.committer if by_rule and not flow_only else None
+        named = self._seen.committer if by_rule and not flow_only else None
         record = self._records.get((port.name, cause))
         if record is None or not record.present:
-            process = self._seen.process if by_rule and not flow_only else None
+            process = doer_of(findings, self._seen.doers) if by_rule and not flow_only else None
+            if named is None and process is not None and process.only:
+                named = (process.pid, process.comm)
+            by = committer(process)
         else:
-            process = process_of(record.incident.findings)
-        findings = tuple(committed_by(finding, process) for finding in findings)
+            by = committer_of(record.incident.findings)
+        findings = tuple(committed_by(finding, by) for finding in findings)
         if record is None:
             name = incident_id(port.name, cause, now)
             incident = Incident(name, port.name, port.spec, port.severity, state, cause, findings, now, now)
             generation = None if flow_only else self._seen.generation
-            incident = replace(incident, committer=committer, generation=generation, flow_only=flow_only)
+            incident = replace(incident, committer=named, generation=generation, flow_only=flow_only)
             record = self._records[port.name, cause] = Record(incident, port)
             if flow_only:
                 record.incident = replace(incident, confirmed_at=now)
@@ -183,7 +186,7 @@ class Engine:
         fresh = replace(incident, findings=findings, state=state, severity=port.severity, flow_only=flow_only)
         if not record.present:
             fresh = replace(
-                fresh, flaps=incident.flaps + 1, resolved_at=None, updated_at=now, committer=committer
+                fresh, flaps=incident.flaps + 1, resolved_at=None, updated_at=now, committer=named
             )
             signal = Signal.RELAPSED if record.relapsed(self._time.seconds) else Signal.SEEN
         elif material(findings) != material(incident.findings):
@@ -303,11 +306,11 @@ class Engine:
 
     def _complete(self, verdict: PortVerdict) -> PortVerdict:
         confirmed, extra = set(), []
-        process: dict[tuple[str, ...], str | None] = {}
+        by: dict[tuple[str, ...], Culprit | None] = {}
         seen = {finding.cause for finding in verdict.findings}
         for record in self._of(verdict.port.name):
             incident = record.incident
-            process[incident.cause] = process_of(incident.findings) if record.present else None
+            by[incident.cause] = committer_of(incident.findings) if record.present else None
             if incident.confirmed_at is not None:
                 confirmed.add(incident.cause)
             if record.present and incident.cause not in seen:
@@ -316,7 +319,7 @@ class Engine:
                 elif incident.flow_only:
                     extra += incident.findings
         findings = [with_flow(each) if each.cause in confirmed else each for each in verdict.findings]
-        findings = [committed_by(each, process.get(each.cause)) for each in findings]
+        findings = [committed_by(each, by.get(each.cause)) for each in findings]
         return replace(verdict, findings=(*findings, *extra))
 
     def _forget(self) -> None:

@@ -6,9 +6,11 @@ remembered by `subject` and put on every finding it is about, now and at the nex
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from k3swatch.model.finding import Culprit, Finding
+from k3swatch.model.process import Process
 
 REMEMBERED = 1024  # subjects
 
@@ -55,7 +57,9 @@ class Known:
 
     def learn(self, about: Subject, culprit: Culprit) -> None:
         """What one look found out; `process` is not part of it (each incident has its own)."""
-        self._known[about] = replace(fuller(self._known.pop(about, None), culprit), process=None)
+        self._known[about] = replace(
+            fuller(self._known.pop(about, None), culprit), process=None, committed=None
+        )
         while len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
 
@@ -65,13 +69,32 @@ class Known:
         return finding if culprit is None else replace(finding, culprit=culprit)
 
 
-def committed_by(finding: Finding, process: str | None) -> Finding:
-    """The finding with who committed its rule, in words."""
-    if process is None or (finding.culprit is not None and finding.culprit.process == process):
+def doer_of(findings: Sequence[Finding], doers: Sequence[Process]) -> Process | None:
+    """Which of those who committed brought this about: the only one, or the only one whose command line names the
+    destination, or else the chain, of the deciding rule. Where nobody can tell: one of them, and it says so."""
+    if len(doers) < 2 or not findings:
+        return doers[0] if doers else None
+    step = findings[0].rule
+    for name in (findings[0].destination, step.chain if step else None):
+        named = [one for one in doers if name and any(name in argument for argument in one.arguments)]
+        if len(named) == 1:
+            return replace(named[0], only=True)
+    return next((one for one in doers if one.sources), doers[0])
+
+
+def committer(process: Process | None) -> Culprit | None:
+    """A culprit of whom no more is known than that this process committed."""
+    return None if process is None else Culprit(process=process.words, committed=process)
+
+
+def committed_by(finding: Finding, by: Culprit | None) -> Finding:
+    """The finding with who committed its rule, which is all that is taken from `by`."""
+    if by is None:
         return finding
-    return replace(finding, culprit=replace(finding.culprit or Culprit(), process=process))
+    culprit = replace(finding.culprit or Culprit(), process=by.process, committed=by.committed)
+    return finding if culprit == finding.culprit else replace(finding, culprit=culprit)
 
 
-def process_of(findings: tuple[Finding, ...]) -> str | None:
-    """Who committed, as an incident's findings have it."""
-    return next((each.culprit.process for each in findings if each.culprit and each.culprit.process), None)
+def committer_of(findings: tuple[Finding, ...]) -> Culprit | None:
+    """Who committed, as an incident's findings have it (those of an older version in words only)."""
+    return next((each.culprit for each in findings if each.culprit and each.culprit.process), None)

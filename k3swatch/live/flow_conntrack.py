@@ -8,6 +8,7 @@ from k3swatch.clock import Clock
 from k3swatch.decode.conntrack import decode_new
 from k3swatch.decode.event import format_endpoint
 from k3swatch.errors import DecodeError
+from k3swatch.live.doer import Doer, NoDoer
 from k3swatch.live.protected import Endpoint, endpoints
 from k3swatch.model.flow import Flow, FlowCount, Outcome
 from k3swatch.model.port import Address, ProtectedPort
@@ -26,6 +27,7 @@ class ConntrackWatch:
 
     def __init__(self, clock: Clock, refused: tuple[str, ...] = ()) -> None:
         self.refused = refused
+        self.doer: Doer = NoDoer(refused)
         self._clock = clock
         self._events = ConntrackEvents()
         self._protected: frozenset[Endpoint] = frozenset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from k3swatch.live.doer import Doer, NoDoer
 from k3swatch.model.flow import Flow, FlowCount
 from k3swatch.model.port import Address, ProtectedPort
 from k3swatch.model.words import Attach
@@ -17,6 +18,7 @@ class NoWatch:
 
     def __init__(self, refused: tuple[str, ...] = ()) -> None:
         self.refused = refused
+        self.doer: Doer = NoDoer(refused)
         self._never = os.eventfd(0, os.EFD_CLOEXEC)
 
     def fileno(self) -> int:

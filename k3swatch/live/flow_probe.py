@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from k3swatch.clock import Clock
 from k3swatch.decode import event
+from k3swatch.live.doer import Doer, open_doer
 from k3swatch.live.protected import endpoints
 from k3swatch.model.flow import Flow, FlowCount, Outcome
 from k3swatch.model.port import Address, ProtectedPort
@@ -30,6 +31,7 @@ class ProbeWatch:
             event.check_layout(self._probe.layout)
             self.attach = Attach(self._probe.attach)
             self.refused = self._probe.refused
+            self.doer: Doer = open_doer(self._probe.doer, clock)
             self._seen = (0, 0)
             self._beacon = _Beacon()
         except BaseException:
@@ -70,7 +72,7 @@ class ProbeWatch:
 
     def protect(self, ports: Iterable[ProtectedPort], addresses: Iterable[Address]) -> None:
         """See FlowWatch. Rows of `counts` come first, protection last, so that nothing is seen half set up."""
-        addresses = frozenset(addresses)
+        ports, addresses = tuple(ports), frozenset(addresses)
         wanted = endpoints(ports, addresses)
         for protocol, port in {(protocol, port) for protocol, port, _ in wanted}:
             for key in event.first_count_keys(protocol, port):

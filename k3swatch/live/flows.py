@@ -11,6 +11,7 @@ from typing import Protocol
 
 from k3swatch.clock import Clock, SystemClock
 from k3swatch.errors import DecodeError, K3swatchError, SourceError
+from k3swatch.live.doer import Doer
 from k3swatch.live.flow_conntrack import ConntrackWatch
 from k3swatch.live.flow_none import NoWatch
 from k3swatch.live.flow_probe import ProbeWatch
@@ -24,6 +25,7 @@ class FlowWatch(Protocol):
 
     attach: Attach
     refused: tuple[str, ...]  # one line each: better attachments, and why they are not in use
+    doer: Doer  # who does what; comes and goes with it
 
     def fileno(self) -> int:
         """To wait on: readable when `read` has something."""

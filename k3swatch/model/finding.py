@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from k3swatch.model.port import ProtectedPort
+from k3swatch.model.process import Process
 from k3swatch.model.words import Evidence, Family, Mechanism, State, Vantage, worst
 
 
@@ -41,7 +42,8 @@ class Culprit:
     owner: str | None = None  # DaemonSet/name
     service: str | None = None  # namespace/name
     container: str | None = None  # its id, or docker:name, podman:name
-    process: str | None = None  # in words
+    process: str | None = None  # who committed, in words
+    committed: Process | None = None  # the same, in parts
     confidence: str = "low"
     sources: tuple[str, ...] = ()
     forwards: str | None = None  # where a ServiceLB pod sends the connections on, `10.43.49.200:6443`
@@ -141,7 +143,7 @@ class Observation:
     committed_at: float | None = None  # CLOCK_REALTIME seconds of the commit that caused it, when known
     committer: tuple[int, str] | None = None  # pid and comm from NEWGEN
     warnings: tuple[str, ...] = field(default=())  # one line each, for a person
-    process: str | None = None  # who the committer was, in words, as far as /proc told in time
+    doers: tuple[Process, ...] = ()  # who committed, one for each commit that may have made the difference
 
     @property
     def state(self) -> State:

@@ -14,6 +14,7 @@ from typing import Any
 from k3swatch.errors import DecodeError
 from k3swatch.model.finding import Culprit, Finding, Orphan, PathStep
 from k3swatch.model.incident import Incident
+from k3swatch.model.process import Parent, Process
 from k3swatch.model.words import Evidence, Family, Mechanism, State, Vantage
 
 Document = dict[str, Any]
@@ -86,11 +87,21 @@ def _finding(document: Document) -> Finding:
 
 def _culprit(document: Document) -> Culprit:
     values = _known(Culprit, document)
+    committed = values.get("committed")
+    values["committed"] = _process(committed) if committed else None
     values["sources"] = _strings(values.get("sources", ()))
     values["notes"] = _strings(values.get("notes", ()))
     values["contradictions"] = _strings(values.get("contradictions", ()))
     values["orphan"] = Orphan(values["orphan"]) if values.get("orphan") else None
     return Culprit(**values)
+
+
+def _process(document: Document) -> Process:
+    values = _known(Process, document)
+    values["arguments"] = _strings(values.get("arguments", ()))
+    values["sources"] = _strings(values.get("sources", ()))
+    values["parents"] = tuple(Parent(**_known(Parent, each)) for each in values.get("parents", ()))
+    return Process(**values)
 
 
 def _anchor(value: Any) -> tuple[str, str, str]:

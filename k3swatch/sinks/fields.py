@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from k3swatch.model.finding import Culprit, Finding
 from k3swatch.model.incident import Change, Event, Incident, Notice, Transition
+from k3swatch.model.process import Process
 from k3swatch.sinks.native import valid
 from k3swatch.view.catalog import COPIED, ENTRIES, Kind, kind_of, kind_of_notice
 from k3swatch.view.cure import cure
@@ -142,8 +143,19 @@ def _more(who: Culprit) -> Iterator[Field]:
         yield "K3SWATCH_ORPHAN", who.orphan
     for said in who.contradictions[:LIMIT]:
         yield "K3SWATCH_CONTRADICTION", said
+    if who.committed is not None:
+        yield from _committed(who.committed)
     for note in who.notes[:LIMIT]:
         yield "K3SWATCH_NOTE", note
+
+
+def _committed(by: Process) -> Iterator[Field]:
+    for key, text in (("EXE", by.exe), ("UNIT", by.unit), ("CMDLINE", shlex.join(by.arguments))):
+        if text:
+            yield f"K3SWATCH_{key}", text
+    for parent in by.parents[:LIMIT]:
+        yield "K3SWATCH_PARENT", f"{parent.comm} (pid {parent.pid}{f'; {parent.exe}' if parent.exe else ''})"
+    yield "K3SWATCH_PROCESS_CONFIDENCE", f"{by.confidence}: {', '.join(by.sources)}"
 
 
 def _origin(incident: Incident) -> Iterator[Field]:

@@ -1,4 +1,4 @@
-"""The loader child: compiles bpf/probe.c with BCC, loads and attaches it, hands every descriptor to the daemon, exits.
+"""The loader child: compiles bpf/*.c with BCC, loads and attaches them, hands every descriptor to the daemon, exits.
 
 The only module that imports bcc, which brings LLVM and 130 MB with it; hence a process of its own:
 
@@ -6,7 +6,8 @@ The only module that imports bcc, which brings LLVM and 130 MB with it; hence a 
 
 SOCKET is a descriptor of a Unix socket (SEQPACKET) that gets one message: a JSON object, and with it the map,
 program and link descriptors (SCM_RIGHTS). What they hold lives as long as the daemon keeps them. With ATTACH
-only that attachment is tried, else fentry, kprobe, and the raw tracepoints alone, in this order.
+only that attachment is tried, else fentry, kprobe, and the raw tracepoints alone, in this order. The doer's probe
+(bpf/doer.c) comes beside the connection probe where it can be had; that it cannot is no error.
 
 BCC is only asked to compile. The bytecode is loaded through libbpf, because BCC 0.26 cannot attach fexit to a
 module's function, and so that all programs are loaded, and refused, in one way.
@@ -31,7 +32,8 @@ from k3swatch.sources import btf, libbpf
 
 EVENTS_PER_SECOND = 10  # of each kind: enough to see who is hit, little enough to cost nothing
 MAPS = ("protected", "local", "udp_ports", "counts", "events", "stats")
-NAT = "nf_nat_setup_info"
+DOER_MAPS = ("execs", "ports", "deeds", "doer_stats")
+NAT, SETSOCKOPT = "nf_nat_setup_info", "nf_setsockopt"
 
 # Drop reasons that say nothing about the connection: see `transient` in bpf/probe.c. Names differ by kernel.
 TRANSIENT_DROPS = frozenset(
@@ -114,13 +116,22 @@ class Loaded:
     fds: dict[str, int] = field(default_factory=dict)
 
 
-class Module:
-    """bpf/probe.c compiled against the running kernel's offsets. Nothing is loaded yet but the maps."""
+@dataclass
+class LoadedDoer:
+    """The same of bpf/doer.c. `legacy`: how iptables-legacy is watched, empty when it is not."""
 
-    def __init__(self, directory: Path) -> None:
+    legacy: str = ""
+    refused: list[str] = field(default_factory=list)
+    layout: list[int] = field(default_factory=list)
+    fds: dict[str, int] = field(default_factory=dict)
+
+
+class Module:
+    """One file of bpf/ compiled against the running kernel's offsets. Nothing is loaded yet but the maps."""
+
+    def __init__(self, directory: Path, source: str, macros: dict[str, int]) -> None:
+        """`macros` are its -D parameters, but for NETNS_INUM."""
         directory = directory.resolve()  # clang is run from within the shim
-        description = btf.load("nf_conntrack")
-        self.reasons = btf.drop_reasons(description)
         os.environ["BCC_KERNEL_SOURCE"] = str(directory / "shim")
         try:
             import bcc
@@ -128,10 +139,11 @@ class Module:
         except ImportError as error:
             raise Unsupported(f"BCC: {error}", hint="install the package python3-bpfcc") from error
         self._lib = lib
-        self._stderr = _capture_stderr()
-        flags = [f"-I{directory}", *_macros(btf.offsets(description), self.reasons)]
+        self._stderr, self._source = _capture_stderr(), source
+        macros = {**macros, "NETNS_INUM": os.stat("/proc/self/ns/net").st_ino}
+        flags = [f"-I{directory}", *(f"-D{name}={value}u" for name, value in macros.items())]
         try:
-            self._bpf = bcc.BPF(src_file=str(directory / "probe.c").encode(), cflags=flags)
+            self._bpf = bcc.BPF(src_file=str(directory / source).encode(), cflags=flags)
         except Exception as error:  # the bare class is what BCC raises
             raise SourceError(self._compiler_error() or f"BCC: {error}") from error
 
@@ -139,7 +151,7 @@ class Module:
         """The descriptor of a map."""
         fd = self._lib.bpf_table_fd(self._bpf.module, name.encode())
         if fd < 0:
-            raise SourceError(f"probe.c has no map {name}")
+            raise SourceError(f"{self._source} has no map {name}")
         return int(fd)
 
     def bytecode(self, name: str) -> bytes:
@@ -188,9 +200,11 @@ class Module:
 
 def load(directory: Path, wanted: str | None) -> Loaded:
     """Compile, load and attach. SourceError (NotPermitted, Unsupported) when not even the tracepoints can be."""
-    module = Module(directory)
-    loaded = Loaded("tracepoint", reasons=module.reasons, layout=_layout(module))
-    for value, name in module.reasons.items():
+    description = btf.load("nf_conntrack")
+    reasons = btf.drop_reasons(description)
+    module = Module(directory, "probe.c", _macros(btf.offsets(description), reasons))
+    loaded = Loaded("tracepoint", reasons=reasons, layout=_layout(module, "report_layout"))
+    for value, name in reasons.items():
         if name in TRANSIENT_DROPS:
             libbpf.update(module.map("transient"), value.to_bytes(4, sys.byteorder), b"\x01")
     for program, tracepoint, name in (
@@ -217,6 +231,40 @@ def load(directory: Path, wanted: str | None) -> Loaded:
     return loaded
 
 
+def load_doer(directory: Path) -> LoadedDoer:
+    """Compile, load and attach the doer's probe. SourceError when executions and listeners cannot be watched."""
+    module = Module(directory, "doer.c", btf.doer_offsets())
+    loaded = LoadedDoer(layout=_layout(module, "doer_layout"))
+    for program, tracepoint in (("executed", "sched_process_exec"), ("state_set", "inet_sock_set_state")):
+        loaded.fds[f"link:{program}"] = _raw_tracepoint(
+            tracepoint, module.load(program, _TYPE_RAW_TRACEPOINT)
+        )
+    for way, attempt in (("fentry", _replaced_fentry), ("kprobe", _replaced_kprobe)):
+        try:
+            loaded.fds.update(attempt(module))
+        except SourceError as error:
+            loaded.refused.append(f"iptables-legacy by {way}: {error}")
+        else:
+            loaded.legacy = way
+            break
+    loaded.fds.update((f"map:{name}", module.map(name)) for name in DOER_MAPS)
+    return loaded
+
+
+def _replaced_fentry(module: Module) -> dict[str, int]:
+    """fexit on the function that sets netfilter's socket options; it is in vmlinux."""
+    number = btf.load("vmlinux").find(SETSOCKOPT, btf.FUNC)
+    program = module.load(
+        "replaced_fexit", _TYPE_TRACING, expected_attach_type=_TRACE_FEXIT, attach_btf_id=number
+    )
+    return {"link:replaced_fexit": _raw_tracepoint(None, program, SETSOCKOPT)}
+
+
+def _replaced_kprobe(module: Module) -> dict[str, int]:
+    """kprobe and kretprobe on it."""
+    return _kprobes(module, SETSOCKOPT, "replace_enter", "replace_return")
+
+
 def _attach_fentry(module: Module) -> dict[str, int]:
     """fexit on the NAT function, which is a module's: by id in the module's BTF."""
     described = btf.load("nf_nat")
@@ -231,48 +279,46 @@ def _attach_fentry(module: Module) -> dict[str, int]:
 
 
 def _attach_kprobe(module: Module) -> dict[str, int]:
-    """kprobe and kretprobe on the NAT function; the return first, so that no entry is left without."""
+    """kprobe and kretprobe on the NAT function."""
+    return _kprobes(module, NAT, "nat_enter", "nat_return")
+
+
+def _kprobes(module: Module, function: str, enter: str, leave: str) -> dict[str, int]:
+    """kprobe and kretprobe on a function; the return first, so that no entry is left without."""
     if not _KPROBE_PMU.exists():
         raise Unsupported("this kernel has no kprobes")
-    leave = module.load("nat_return", _TYPE_KPROBE)
-    enter = module.load("nat_enter", _TYPE_KPROBE)
+    on_return, on_entry = module.load(leave, _TYPE_KPROBE), module.load(enter, _TYPE_KPROBE)
     return {
-        "prog:nat_return": leave,
-        "link:nat_return": module.attach_kprobe(leave, NAT, on_return=True),
-        "prog:nat_enter": enter,
-        "link:nat_enter": module.attach_kprobe(enter, NAT, on_return=False),
+        f"prog:{leave}": on_return,
+        f"link:{leave}": module.attach_kprobe(on_return, function, on_return=True),
+        f"prog:{enter}": on_entry,
+        f"link:{enter}": module.attach_kprobe(on_entry, function, on_return=False),
     }
 
 
-def _raw_tracepoint(name: str | None, program: int) -> int:
-    """BPF_RAW_TRACEPOINT_OPEN: a tracepoint by name, or what a tracing program was loaded for."""
+def _raw_tracepoint(name: str | None, program: int, function: str = NAT) -> int:
+    """BPF_RAW_TRACEPOINT_OPEN: a tracepoint by name, or the `function` that a tracing program was loaded for."""
     fd = libbpf.library().bpf_raw_tracepoint_open(name.encode() if name else None, program)
     if fd < 0:
-        raise libbpf.failure(f"attach to {name or NAT}")
+        raise libbpf.failure(f"attach to {name or function}")
     return int(fd)
 
 
-def _layout(module: Module) -> list[int]:
-    """Sizes and offsets as compiled into the probe: run `report_layout` once and read what it wrote."""
-    program = module.load("report_layout", _TYPE_RAW_TRACEPOINT)
+def _layout(module: Module, name: str) -> list[int]:
+    """Sizes and offsets as compiled into the probe: run the program `name` once and read what it wrote."""
+    program = module.load(name, _TYPE_RAW_TRACEPOINT)
     opts = _TestRunOptions(sz=ct.sizeof(_TestRunOptions))
     if libbpf.library().bpf_prog_test_run_opts(program, ct.byref(opts)) != 0:
-        raise libbpf.failure("test run of report_layout")
+        raise libbpf.failure(f"test run of {name}")
     fd = module.map("layout")
     keys = libbpf.keys(fd, 4, 1024)
     return [int.from_bytes(libbpf.lookup(fd, key, 4) or b"", sys.byteorder) for key in keys]
 
 
-def _macros(offsets: dict[str, int], reasons: dict[int, str]) -> list[str]:
+def _macros(offsets: dict[str, int], reasons: dict[int, str]) -> dict[str, int]:
     """The -D parameters of bpf/probe.c."""
-    macros = {
-        **offsets,
-        "NETNS_INUM": os.stat("/proc/self/ns/net").st_ino,
-        "EVENTS_PER_SECOND": EVENTS_PER_SECOND,
-    }
-    if reasons:
-        macros["DROP_REASONS"] = 1
-    return [f"-D{name}={value}u" for name, value in macros.items()]
+    macros = {**offsets, "EVENTS_PER_SECOND": EVENTS_PER_SECOND}
+    return {**macros, "DROP_REASONS": 1} if reasons else macros
 
 
 def _capture_stderr() -> int:
@@ -297,14 +343,24 @@ def main(arguments: list[str]) -> None:
         text = re.sub(r"\s+", " ", str(error))
         _send(channel, {"error": type(error).__name__, "message": text, "hint": error.hint}, [])
         return
+    doer = _doer(Path(arguments[1]))
     message = {
         "attach": loaded.attach,
         "refused": loaded.refused,
         "reasons": {str(value): name for value, name in loaded.reasons.items()},
         "layout": loaded.layout,
-        "fds": list(loaded.fds),
+        "fds": [*loaded.fds, *(f"doer:{name}" for name in doer.fds)],
+        "doer": {"legacy": doer.legacy, "refused": doer.refused, "layout": doer.layout},
     }
-    _send(channel, message, list(loaded.fds.values()))
+    _send(channel, message, [*loaded.fds.values(), *doer.fds.values()])
+
+
+def _doer(directory: Path) -> LoadedDoer:
+    """The doer's probe; without it, why."""
+    try:
+        return load_doer(directory)
+    except SourceError as error:
+        return LoadedDoer(refused=[re.sub(r"\s+", " ", str(error))])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the probe must know of the running kernel's structs, from its BTF: offsets, function ids, drop reasons.
 
-In: /sys/kernel/btf through libbpf. Out: the -D macros of bpf/kernel.h. `nf_conn` is in the BTF of the module
+In: /sys/kernel/btf through libbpf. Out: the -D macros of bpf/*.h. `nf_conn` is in the BTF of the module
 nf_conntrack, split on top of vmlinux's, or in vmlinux where conntrack is built in. Runs in the loader child.
 """
 
@@ -23,7 +23,7 @@ ARRAY, STRUCT, UNION, ENUM, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC = 3, 4, 5, 
 TYPE_TAG = 18
 _QUALIFIERS = (TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG)
 
-# macro of bpf/kernel.h: (struct, member; a number indexes an array)
+# macro of bpf/kernel.h and bpf/packet.h: (struct, member; a number indexes an array; `a|b` is whichever there is)
 OFFSETS: dict[str, tuple[str, str]] = {
     "SKB_NFCT": ("sk_buff", "_nfct"),
     "SKB_HEAD": ("sk_buff", "head"),
@@ -44,6 +44,29 @@ OFFSETS: dict[str, tuple[str, str]] = {
     "TUPLE_DST": ("nf_conntrack_tuple", "dst.u3"),
     "TUPLE_DST_PORT": ("nf_conntrack_tuple", "dst.u"),
     "TUPLE_PROTONUM": ("nf_conntrack_tuple", "dst.protonum"),
+}
+
+# macro of bpf/doer.c
+DOER_OFFSETS: dict[str, tuple[str, str]] = {
+    "NET_INUM": ("net", "ns.inum"),
+    "NSPROXY_NET": ("nsproxy", "net_ns"),
+    "SOCK_NET": ("sock", "__sk_common.skc_net.net"),
+    "SOCK_PORT": ("sock", "__sk_common.skc_num"),
+    "TASK_TGID": ("task_struct", "tgid"),
+    "TASK_COMM": ("task_struct", "comm"),
+    "TASK_STARTED": ("task_struct", "start_boottime"),
+    "TASK_REAL_PARENT": ("task_struct", "real_parent"),
+    "TASK_GROUP_LEADER": ("task_struct", "group_leader"),
+    "TASK_NSPROXY": ("task_struct", "nsproxy"),
+    "TASK_MM": ("task_struct", "mm"),
+    "TASK_CGROUPS": ("task_struct", "cgroups"),
+    "MM_ARG_START": ("mm_struct", "arg_start"),
+    "MM_ARG_END": ("mm_struct", "arg_end"),
+    "BPRM_FILENAME": ("linux_binprm", "filename"),
+    "CSS_SET_CGROUP": ("css_set", "dfl_cgrp"),
+    "CGROUP_NODE": ("cgroup", "kn"),
+    "NODE_NAME": ("kernfs_node", "name"),
+    "NODE_PARENT": ("kernfs_node", "parent|__parent"),  # renamed in 6.15
 }
 
 _REASON_PREFIX = "SKB_DROP_REASON_"
@@ -70,10 +93,15 @@ class Btf:
         return found
 
     def offset(self, struct_name: str, path: str) -> int:
-        """Byte offset of a member, given as a dotted path; a number in it indexes an array."""
+        """Byte offset of a member, given as a dotted path; a number in it indexes an array, `a|b` is either."""
         type_id, total = self.find(struct_name, STRUCT), 0
         for part in path.split("."):
-            step = self._index(type_id, int(part)) if part.isdigit() else self._member(type_id, part)
+            members = (self._member(type_id, name) for name in part.split("|"))
+            step = (
+                self._index(type_id, int(part))
+                if part.isdigit()
+                else next((each for each in members if each is not None), None)
+            )
             if step is None:
                 raise Unsupported(f"BTF: struct {struct_name} has no {path} in this kernel")
             total, type_id = total + step[0], step[1]
@@ -147,11 +175,17 @@ def load(module: str) -> Btf:
     if not (BTF_DIRECTORY / "vmlinux").exists():
         raise Unsupported("this kernel has no BTF", hint="needs CONFIG_DEBUG_INFO_BTF")
     vmlinux = Btf()
-    return Btf(module, vmlinux) if (BTF_DIRECTORY / module).exists() else vmlinux
+    return Btf(module, vmlinux) if module != "vmlinux" and (BTF_DIRECTORY / module).exists() else vmlinux
+
+
+def doer_offsets() -> dict[str, int]:
+    """Every macro of bpf/doer.c. Unsupported when a member is missing."""
+    vmlinux = load("vmlinux")
+    return {macro: vmlinux.offset(name, path) for macro, (name, path) in DOER_OFFSETS.items()}
 
 
 def offsets(btf: Btf) -> dict[str, int]:
-    """Every macro of bpf/kernel.h. Unsupported when a member is missing, or nf_conntrack is not loaded."""
+    """Every macro that bpf/probe.c needs. Unsupported when a member is missing, or nf_conntrack is not loaded."""
     try:
         btf.find("nf_conn", STRUCT)
     except Unsupported as error:

@@ -10,6 +10,8 @@ import ctypes as ct
 import errno
 import functools
 import os
+import sys
+from collections.abc import Iterable
 
 from k3swatch.errors import NotPermitted, SourceError, Unsupported
 
@@ -110,3 +112,50 @@ def keys(fd: int, size: int, limit: int) -> list[bytes]:
         current = following.raw
         found.append(current)
     return found
+
+
+def replace_keys(fd: int, wanted: Iterable[bytes], size: int) -> None:
+    """Make a map hold exactly these keys of `size` bytes, value 1; new ones come before old ones go."""
+    new, present = set(wanted), set(keys(fd, size, 1 << 16))
+    for key in new - present:
+        update(fd, key, b"\x01")
+    for key in present - new:
+        delete(fd, key)
+
+
+def per_cpu(fd: int, index: int) -> int:
+    """One counter of an array per CPU, all of them added up."""
+    size = 8 * int(library().libbpf_num_possible_cpus())
+    return sum(memoryview(lookup(fd, index.to_bytes(4, sys.byteorder), size) or b"").cast("Q"))
+
+
+class Ring:
+    """The reader of a ring buffer map."""
+
+    def __init__(self, fd: int) -> None:
+        self._records: list[bytes] = []
+        self._callback = RingBufferCallback(self._collect)  # must outlive the ring buffer
+        self._handle = library().ring_buffer__new(fd, self._callback, None, None)
+        if not self._handle:
+            raise failure("ring buffer")
+
+    def fileno(self) -> int:
+        """Readable when records wait: the epoll descriptor of libbpf's ring buffer."""
+        return int(library().ring_buffer__epoll_fd(self._handle))
+
+    def records(self) -> list[bytes]:
+        """The records that wait, oldest first; never blocks."""
+        if library().ring_buffer__consume(self._handle) < 0:
+            raise failure("ring buffer consume")
+        records, self._records = self._records, []
+        return records
+
+    def close(self) -> None:
+        """Free it; the map stays its owner's."""
+        if self._handle:
+            library().ring_buffer__free(self._handle)
+            self._handle = None
+
+    def _collect(self, _context: int | None, data: int | None, size: int) -> int:
+        self._records.append(ct.string_at(data or 0, size))
+        return 0

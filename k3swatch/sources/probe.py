@@ -19,11 +19,13 @@ from typing import Any
 import k3swatch
 from k3swatch.errors import NotPermitted, SourceError, Unsupported
 from k3swatch.sources import libbpf
+from k3swatch.sources.doer import DoerProbe
+from k3swatch.sources.libbpf import Ring, replace_keys
 
 LOADER_SECONDS = 120.0  # compiling takes 0.3 s, under an emulated CPU 6 s
 SYSTEM_SHARES = (Path("/usr/share"), Path("/usr/local/share"))
 COUNT_ROWS = 1024  # max_entries of `counts`
-_MESSAGE_BYTES, _MAX_FDS = 1 << 16, 32
+_MESSAGE_BYTES, _MAX_FDS = 1 << 16, 64
 _PROG_INFO_BYTES, _RECURSION_MISSES = 256, 208  # struct bpf_prog_info, uapi/linux/bpf.h
 
 
@@ -48,7 +50,11 @@ class Probe:
 
     def __init__(self, wanted: str | None = None, timeout: float = LOADER_SECONDS) -> None:
         message, self._fds = _run_loader(source_directory(), wanted, timeout)
-        self._ring = None
+        self._ring: Ring | None = None
+        prefix = "doer:"
+        doer = {name.removeprefix(prefix): fd for name, fd in self._fds.items() if name.startswith(prefix)}
+        self._fds = {name: fd for name, fd in self._fds.items() if not name.startswith(prefix)}
+        self.doer = DoerProbe(message["doer"], doer)
         try:
             self.attach = str(message["attach"])
             self.refused = tuple(str(line) for line in message["refused"])
@@ -56,26 +62,18 @@ class Probe:
             self.layout = tuple(int(number) for number in message["layout"])
             self.reasons = {int(value): str(name) for value, name in message["reasons"].items()}
             self._lib = libbpf.library()
-            self._cpus = int(self._lib.libbpf_num_possible_cpus())
-            self._records: list[bytes] = []
-            self._callback = libbpf.RingBufferCallback(self._collect)  # must outlive the ring buffer
-            self._ring = self._lib.ring_buffer__new(self._map("events"), self._callback, None, None)
-            if not self._ring:
-                raise libbpf.failure("ring buffer")
+            self._ring = Ring(self._map("events"))
         except BaseException:
             self.close()
             raise
 
     def fileno(self) -> int:
-        """Readable when records wait: the epoll descriptor of libbpf's ring buffer."""
-        return int(self._lib.ring_buffer__epoll_fd(self._ring))
+        """Readable when records wait."""
+        return self._events.fileno()
 
     def records(self) -> list[bytes]:
         """The records that wait, oldest first; never blocks."""
-        if self._lib.ring_buffer__consume(self._ring) < 0:
-            raise libbpf.failure("ring buffer consume")
-        records, self._records = self._records, []
-        return records
+        return self._events.records()
 
     def counts(self, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
         """The rows of the counter map."""
@@ -89,13 +87,7 @@ class Probe:
 
     def replace(self, name: str, keys: Iterable[bytes], size: int) -> None:
         """Make the map `name` (`protected` or `local`) hold exactly these keys; new ones come before old ones go."""
-        fd = self._map(name)
-        wanted = set(keys)
-        present = set(libbpf.keys(fd, size, 1 << 16))
-        for key in wanted - present:
-            libbpf.update(fd, key, b"\x01")
-        for key in present - wanted:
-            libbpf.delete(fd, key)
+        replace_keys(self._map(name), keys, size)
 
     def watch_udp(self, ports: int) -> None:
         """How many UDP ports are protected; with none the probe passes over UDP."""
@@ -103,8 +95,7 @@ class Probe:
 
     def stat(self, index: int) -> int:
         """One counter of `stats`, all CPUs added up."""
-        raw = libbpf.lookup(self._map("stats"), index.to_bytes(4, sys.byteorder), 8 * self._cpus) or b""
-        return sum(memoryview(raw).cast("Q"))
+        return libbpf.per_cpu(self._map("stats"), index)
 
     def missed(self) -> int:
         """Times the kernel skipped a program because it was already running on that CPU (since 5.12).
@@ -131,21 +122,24 @@ class Probe:
 
     def close(self) -> None:
         """Detach and free everything."""
-        if self._ring:
-            self._lib.ring_buffer__free(self._ring)
+        self.doer.close()
+        if self._ring is not None:
+            self._ring.close()
             self._ring = None
         while self._fds:
             os.close(self._fds.popitem()[1])
+
+    @property
+    def _events(self) -> Ring:
+        if self._ring is None:
+            raise SourceError("the probe is closed")
+        return self._ring
 
     def _map(self, name: str) -> int:
         fd = self._fds.get(f"map:{name}")
         if fd is None:
             raise SourceError(f"probe loader sent no map {name}")
         return fd
-
-    def _collect(self, _context: int | None, data: int | None, size: int) -> int:
-        self._records.append(ct.string_at(data or 0, size))
-        return 0
 
 
 def _nat_module() -> int | None:

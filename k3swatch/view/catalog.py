@@ -287,7 +287,12 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ("K3SWATCH_GENERATION", "the nf_tables generation"),
     ("K3SWATCH_PID", "the process that committed the rule"),
     ("K3SWATCH_COMM", "its name"),
-    ("K3SWATCH_PROCESS", "its command line, its parents and its unit, if it was still there to be looked at"),
+    ("K3SWATCH_PROCESS", "its command line, its parents and its unit, in one line"),
+    ("K3SWATCH_EXE", "the file it executed"),
+    ("K3SWATCH_CMDLINE", "its command line, 512 characters at most, without what looks like a secret"),
+    ("K3SWATCH_PARENT", "one of its parents; one field for each, nearest first"),
+    ("K3SWATCH_UNIT", "its systemd unit"),
+    ("K3SWATCH_PROCESS_CONFIDENCE", "how sure that is, and from where: exec (the kernel's record), proc"),
     ("K3SWATCH_FLAPS", "how often the cause came back"),
     (
         "WATCH_PORT",

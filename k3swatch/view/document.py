@@ -10,6 +10,7 @@ from typing import Any
 
 from k3swatch.model.finding import Culprit, Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.incident import Incident
+from k3swatch.model.process import Process
 from k3swatch.model.words import Attach
 from k3swatch.view.cure import cure
 
@@ -93,6 +94,7 @@ def culprit(who: Culprit | None) -> Document | None:
         "service": who.service,
         "container": who.container,
         "process": who.process,
+        "committed": process(who.committed),
         "confidence": who.confidence,
         "sources": list(who.sources),
         "forwards": who.forwards,
@@ -100,6 +102,28 @@ def culprit(who: Culprit | None) -> Document | None:
         "orphan": who.orphan,
         "contradictions": list(who.contradictions),
         "notes": list(who.notes),
+    }
+
+
+def process(one: Process | None) -> Document | None:
+    """Who committed the rule."""
+    if one is None:
+        return None
+    return {
+        "pid": one.pid,
+        "comm": one.comm,
+        "exe": one.exe,
+        "arguments": list(one.arguments),
+        "cut": one.cut,
+        "uid": one.uid,
+        "parents": [{"pid": each.pid, "comm": each.comm, "exe": each.exe} for each in one.parents],
+        "unit": one.unit,
+        "container": one.container,
+        "pod": one.pod,
+        "commits": one.commits,
+        "only": one.only,
+        "confidence": one.confidence,
+        "sources": list(one.sources),
     }
 
 

@@ -97,8 +97,8 @@ def _cause(one: Incident) -> str:
 
 
 def _who(one: Incident) -> Iterator[str]:
-    if process := who.process(one.findings):
-        yield f"committed by {escape(process, 200)}"
+    if by := who.committed(one.findings):
+        yield by
     elif one.committer:
         yield f"committed by {escape(one.committer[1], 32)} (pid {one.committer[0]})"
     if culprit := who.receiver(one.findings):

@@ -14,7 +14,7 @@ from k3swatch.model.words import Mechanism, State, Vantage
 from k3swatch.view.cure import cure
 from k3swatch.view.escape import escape
 from k3swatch.view.place import unruled
-from k3swatch.view.who import process, receiver, sure, taken_by
+from k3swatch.view.who import COMMITTED, committed, receiver, sure, taken_by
 
 TEXT = 200  # characters of a rule or a reason
 SHOWN = 3  # addresses, conditions: so many are named, the rest counted
@@ -83,7 +83,7 @@ def description(incident: Incident) -> str:
         f"{escape(step.rule, TEXT)}"
         for number, step in enumerate(first.path[:12], 1)
     ]
-    who, by = receiver(incident.findings), process(incident.findings)
+    who, by = receiver(incident.findings), committed(incident.findings, 2 * COMMITTED)
     if who is not None:
         lines.append(f"Taken by: {taken_by(who)} {sure(who)}.")
         lines += [f"It sends them on to {escape(who.forwards, TEXT)}."] if who.forwards else []
@@ -91,7 +91,7 @@ def description(incident: Incident) -> str:
     remedy = next((text for finding in incident.findings if (text := cure(finding))), None)
     lines += [f"What ends it: {escape(remedy, 2 * TEXT)}"] if remedy else []
     if by:
-        lines.append(f"Committed by: {escape(by, 2 * TEXT)}.")
+        lines.append(f"{by[0].upper()}{by[1:]}.")
     if incident.state is not State.UNKNOWN and incident.spec == "tcp/6443":
         lines.append(WORKS)
     return "\n".join(lines)
@@ -196,11 +196,11 @@ def _how(incident: Incident) -> str:
     who = receiver(incident.findings)
     if who is not None:
         words += f", taken by {taken_by(who, brief=True)}"
-    by = process(incident.findings)
-    if incident.committer:
+    by = committed(incident.findings)
+    if by:
+        words += f", {by}"
+    elif incident.committer:
         words += f", committed by {escape(incident.committer[1], 32)} (pid {incident.committer[0]})"
-    elif by:
-        words += f", in {escape(by.partition(';')[0], 120)}"
     return words
 
 

@@ -11,6 +11,7 @@ from k3swatch.view.document import Document
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import coloured
 from k3swatch.view.message import duration
+from k3swatch.view.who import COMMITTED
 
 
 def parse(answer: bytes) -> Document:
@@ -44,6 +45,11 @@ def text(document: Document, colour: bool = False) -> str:
     lines.append("ruleset: unread" if generation is None else f"ruleset: generation {_word(generation)}")
     lines.append(f"connections: seen by {_word(document.get('probe'))}")
     lines += [f"  not used: {_word(why)}" for why in document.get("refused", ())]
+    doer = document.get("doer") or {}
+    if doer:
+        wakes = ", ".join(map(_word, doer.get("wakes") or ()))
+        lines.append(f"doer: {_word(doer.get('sees'))}" + (f"; told at once of {wakes}" if wakes else ""))
+        lines += [f"  not used: {_word(why)}" for why in doer.get("refused", ())]
     lines += [f"  {_count(row)}" for row in document.get("connections", ()) if row.get("connections")]
     for source in document.get("sources", ()):
         if source.get("blind"):
@@ -82,7 +88,7 @@ def _incident(one: dict[str, Any]) -> list[str]:
     if findings[0].get("cure"):
         lines.append(f"  what ends it: {escape(str(findings[0]['cure']), 400)}")
     if who.get("process"):
-        lines.append(f"  committed by: {_word(who['process'])}")
+        lines.append(f"  committed by: {escape(str(who['process']), COMMITTED)}")
     return lines
 
 

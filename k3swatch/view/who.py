@@ -8,6 +8,7 @@ from k3swatch.model.finding import Culprit, Finding
 from k3swatch.view.escape import escape
 
 NAME = 160  # characters of one name
+COMMITTED = 320  # characters of who committed
 
 
 def taken_by(culprit: Culprit, brief: bool = False) -> str:
@@ -45,9 +46,15 @@ def receiver(findings: Iterable[Finding]) -> Culprit | None:
     return next((each for each in known if each.pod), known[0] if known else None)
 
 
-def process(findings: Iterable[Finding]) -> str | None:
-    """Who committed the rule, in words."""
-    return next((each.culprit.process for each in findings if each.culprit and each.culprit.process), None)
+def committed(findings: Iterable[Finding], limit: int = COMMITTED) -> str:
+    """`committed by iptables (pid 123: iptables -t nat -A X) <- portmap <- containerd (containerd.service)`, or `in
+    one of 13 commits, among them by ...`; empty when it is not known."""
+    found = [each.culprit for each in findings if each.culprit and each.culprit.process]
+    if not found:
+        return ""
+    by = found[0].committed
+    lead = "committed by " if by is None or by.only else "in "
+    return lead + escape(found[0].process or "", limit)
 
 
 def _owner(culprit: Culprit, brief: bool) -> str:

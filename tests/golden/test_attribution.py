@@ -64,6 +64,7 @@ def test_the_seed_incident_as_json(node: Path, capsys: pytest.CaptureFixture[str
         "service": "default/kubeapi-loadbalancer",
         "container": "ede57a0f3a31adbc22b399a422eb850e748b56cbc000aeb769a2f766b68696a0",
         "process": None,
+        "committed": None,
         "confidence": "high",
         "sources": ["rule-comment", "chain-hash", "lease", "cni-cache", "containerd", "pod-logs", "kine"],
         "forwards": "10.43.49.200:6443",

@@ -354,7 +354,7 @@ def test_what_nat_tells_and_what_packets_tell_is_one_connection(
         "translated((const char *)ct, NF_NAT_MANIP_DST);",
     )
     assert called != source
-    for name in ("kernel.h", "events.h", "shim"):
+    for name in ("kernel.h", "packet.h", "events.h", "doer.h", "doer.c", "shim"):
         (tmp_path / name).symlink_to(real / name)
     (tmp_path / "probe.c").write_text(called)
     monkeypatch.setattr(probe, "source_directory", lambda: tmp_path)

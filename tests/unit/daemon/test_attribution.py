@@ -22,6 +22,7 @@ from k3swatch.errors import DecodeError
 from k3swatch.incident.who import subject
 from k3swatch.model.finding import Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.port import Allow, ProtectedPort
+from k3swatch.model.process import Executed, Process
 from k3swatch.model.ruleset import ChainRef, Element, Rule, SetInfo
 from k3swatch.model.words import Family, Mechanism, State, Vantage
 
@@ -198,29 +199,40 @@ def test_what_kube_proxy_has_in_nftables_mode() -> None:
     assert proxied(Rules(services=None), ("10.43.49.200",)) is None  # type: ignore[arg-type]
 
 
-def test_processes_are_not_looked_at_when_commits_come_too_fast(node: Node, attribution: Attribution) -> None:
+def test_proc_is_left_alone_when_commits_come_too_fast_and_then_the_records_too(node: Node) -> None:
     (node.directory / "proc/1").mkdir()
     (node.directory / "proc/1/cgroup").write_text("0::/init.scope\n")
-    said = [attribution.committer(1, "x") for _ in range(50)]
-    assert said.count(None) == 50 - module.COMMITS
+    said = [Attribution(str(node.directory), SystemClock(), lambda: None).committer(1, "x")]
+    assert said == [Process(1, "x")]
+    record = Executed(1, "x", "/x", ("x",), False, 0, 0.0, 0, (), ())
+    attribution = Attribution(str(node.directory), SystemClock(), lambda: None, {1: record, 2: record}.get)
+    seen = [attribution.committer(pid % 3, "x") for pid in range(module.RECORDS + 50)]
+    attribution.close()
+    assert sum(one == Process(0, "x") for one in seen) == 7  # /proc says that there is none
+    assert sum(one is not None and one.sources == ("exec",) for one in seen) == 2 * module.RECORDS // 3
+    assert seen[-50:] == [None] * 50
 
 
 def test_several_commits_between_two_looks() -> None:
     commits = Commits()
-    commits.add(5, 1.0, (10, "nft"), "nft -f -, started by bash")
-    assert commits.process(4, 5) == "nft -f -, started by bash"
-    assert commits.process(5, 5) is None
-    commits.add(6, 1.0, (11, "iptables"), "iptables (pid 11), gone before it could be looked at")
-    commits.add(7, 1.0, (12, "iptables"), "iptables -A X, started by portmap")
+    nft = Process(10, "nft", arguments=("nft", "-f", "-"), sources=("exec",))
+    commits.add(5, 1.0, (10, "nft"), nft)
+    assert commits.doers(4, 5) == (nft,)
+    assert commits.doers(5, 5) == ()
+    gone = Process(11, "iptables")
+    commits.add(6, 1.0, (11, "iptables"), gone)
+    last = Process(12, "iptables", arguments=("iptables", "-A", "X"), sources=("exec",))
+    commits.add(7, 1.0, (12, "iptables"), last)
     assert commits.between(5, 7) == (1.0, None)
-    assert (
-        commits.process(5, 7) == "one of 2 commits by iptables; among them: iptables -A X, started by portmap"
-    )
-    assert commits.process(5, 6) == "iptables (pid 11), gone before it could be looked at"
+    assert commits.doers(5, 7) == (replace(gone, commits=2, only=False), replace(last, commits=2, only=False))
+    assert commits.doers(5, 6) == (gone,)
     commits.add(8, 1.0, None)
-    assert commits.process(7, 8) is None
+    assert commits.doers(7, 8) == ()
     commits.add(10, 1.0, (12, "iptables"))
-    assert commits.process(8, 10) is None  # the message about 9 was lost: it may have been anybody
+    assert commits.doers(8, 10) == ()  # the message about 9 was lost: it may have been anybody
+    commits.add(11, 1.0, (20, "a"))
+    commits.add(12, 1.0, (21, "b"))
+    assert commits.doers(10, 12) == (Process(21, "b", commits=2, only=False),)  # there was no time to look
 
 
 def test_a_hanging_thread_does_not_hold_up_the_end(

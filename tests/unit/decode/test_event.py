@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import subprocess
 from pathlib import Path
 
 import pytest
+from support.compiled import printed
 
 from k3swatch.decode import event
 from k3swatch.errors import DecodeError
@@ -33,23 +33,13 @@ int main(void)
 """
 
 
-def compiled(repo: Path, directory: Path, source: str) -> str:
-    """What a C program that includes bpf/events.h prints."""
-    (directory / "main.c").write_text(source)
-    program = directory / "main"
-    subprocess.run(
-        ["gcc", "-Wall", "-Werror", f"-I{repo / 'bpf'}", "-o", program, directory / "main.c"], check=True
-    )
-    return subprocess.run([program], check=True, capture_output=True, text=True).stdout
-
-
 def test_layout_is_the_compilers(repo: Path, tmp_path: Path) -> None:
-    printed = compiled(repo, tmp_path, PRINT_LAYOUT)
-    assert tuple(map(int, printed.split())) == event.LAYOUT
+    output = printed(repo, tmp_path, PRINT_LAYOUT)
+    assert tuple(map(int, output.split())) == event.LAYOUT
 
 
 def test_numbers_are_the_headers(repo: Path, tmp_path: Path) -> None:
-    outcomes, stats, entries = compiled(repo, tmp_path, PRINT_ENUMS).splitlines()
+    outcomes, stats, entries = printed(repo, tmp_path, PRINT_ENUMS).splitlines()
     assert outcomes == "0 1 2"
     numbers = (
         event.SEEN_QUEUED,

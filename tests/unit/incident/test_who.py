@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import replace
+from typing import Any
 
 from k3swatch.incident.engine import Engine
-from k3swatch.incident.who import REMEMBERED, Known, fuller, subject
+from k3swatch.incident.who import REMEMBERED, Known, doer_of, fuller, subject
 from k3swatch.model.finding import Culprit, Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.flow import Flow, Outcome
 from k3swatch.model.incident import Change
 from k3swatch.model.port import Allow, ProtectedPort
+from k3swatch.model.process import Process
 from k3swatch.model.words import Family, Mechanism, Protocol, State, Vantage
 
 PORT = ProtectedPort("k3s-api", 6443)
@@ -66,20 +68,23 @@ def test_surer_or_by_more_sources_is_no_news_but_another_pod_is() -> None:
 
 def test_who_committed_is_kept_with_the_receiver_and_over_a_restart() -> None:
     engine = Engine()
-    words = "iptables -A X, started by portmap"
-    (opened,) = engine.observe(seen(FINDING, committer=(7, "iptables"), process=words), 1.0)
-    assert opened.incident.findings[0].culprit == Culprit(process=words)
+    who = Process(7, "iptables", arguments=("iptables", "-A", "X"))
+    words: dict[str, Any] = {"process": who.words, "committed": who}
+    (opened,) = engine.observe(seen(FINDING, committer=(7, "iptables"), doers=(who,)), 1.0)
+    assert opened.incident.findings[0].culprit == Culprit(process=who.words, committed=who)
     engine.attributed([(subject(FINDING), POD)], 1.1)
-    engine.observe(seen(FINDING, committer=(8, "nft"), process="somebody else"), 2.0)
+    engine.observe(seen(FINDING, committer=(8, "nft"), doers=(Process(8, "nft"),)), 2.0)
     (incident,) = engine.incidents
-    assert incident.findings[0].culprit == replace(POD, process=words)
-    assert engine.observation.verdicts[0].findings[0].culprit == replace(POD, process=words)
+    assert incident.findings[0].culprit == replace(POD, **words)
+    assert engine.observation.verdicts[0].findings[0].culprit == replace(POD, **words)
     again = Engine([incident])
     assert again.observe(seen(FINDING), 3.0) == []
-    assert again.incidents[0].findings[0].culprit == replace(POD, process=words)
+    assert again.incidents[0].findings[0].culprit == replace(POD, **words)
     again.observe(seen(), 4.0)
-    (back,) = again.observe(seen(FINDING, committer=(9, "nft"), process="nft -f"), 5.0)
-    assert back.incident.findings[0].culprit == replace(POD, process="nft -f")
+    (back,) = again.observe(seen(FINDING, committer=(9, "nft"), doers=(Process(9, "nft"),)), 5.0)
+    assert back.incident.findings[0].culprit == replace(
+        POD, process=Process(9, "nft").words, committed=Process(9, "nft")
+    )
 
 
 def test_what_only_flows_know_is_attributed_too() -> None:
@@ -124,3 +129,63 @@ def test_memory_is_bounded() -> None:
     for number in range(3 * REMEMBERED):
         known.learn((str(number),), POD)
     assert len(known._known) == REMEMBERED
+
+
+ADD = Process(
+    11, "iptables", arguments=("iptables", "-A", "CNI-DN-1", "--to", "10.42.0.5:6443"), sources=("exec",)
+)
+MARK = Process(12, "iptables", arguments=("iptables", "-A", "CNI-DN-1", "-j", "MARK"), sources=("exec",))
+JUMP = Process(13, "iptables", arguments=("iptables", "-A", "PREROUTING"), sources=("exec",))
+
+
+def several(*doers: Process) -> tuple[Process, ...]:
+    return tuple(replace(each, commits=len(doers), only=False) for each in doers)
+
+
+def test_the_command_line_tells_which_of_several_commits_it_was() -> None:
+    (opened,) = Engine().observe(seen(FINDING, doers=several(JUMP, MARK, ADD)), 1.0)
+    culprit = opened.incident.findings[0].culprit
+    assert culprit is not None
+    assert culprit.committed == replace(ADD, commits=3)
+    assert culprit.process == "iptables (pid 11: iptables -A CNI-DN-1 --to 10.42.0.5:6443)"
+    assert culprit.committed.confidence == "medium"  # it is inferred
+    assert opened.incident.committer == (11, "iptables")
+
+
+def test_the_chain_tells_when_the_destination_does_not() -> None:
+    assert doer_of((FINDING,), several(JUMP, MARK)) == replace(MARK, commits=2)
+    redirect = replace(FINDING, path=(), destination="192.0.2.1:7443")
+    assert doer_of((redirect,), several(JUMP, MARK)) == several(JUMP, MARK)[0]
+
+
+def test_nobody_can_tell_which_of_several_commits_it_was() -> None:
+    gone = Process(9, "iptables")
+    doers = several(gone, JUMP, ADD, replace(ADD, pid=15))
+    (opened,) = Engine().observe(seen(FINDING, doers=doers), 1.0)
+    culprit = opened.incident.findings[0].culprit
+    assert culprit is not None
+    assert culprit.process == "one of 4 commits, among them by iptables (pid 13: iptables -A PREROUTING)"
+    assert culprit.committed is not None
+    assert culprit.committed.confidence == "low"
+    assert opened.incident.committer is None
+    assert doer_of((FINDING,), ()) is None
+    assert doer_of((FINDING,), (gone,)) == gone
+
+
+def test_who_committed_stays_when_others_commit_later() -> None:
+    engine = Engine()
+    engine.observe(seen(FINDING, doers=(ADD,)), 1.0)
+    engine.observe(seen(FINDING, doers=(JUMP,)), 2.0)
+    culprit = engine.observation.verdicts[0].findings[0].culprit
+    assert culprit is not None
+    assert culprit.committed == ADD
+
+
+def test_words_of_an_older_version_are_kept() -> None:
+    engine = Engine()
+    engine.observe(seen(FINDING), 1.0)
+    (incident,) = engine.incidents
+    old = replace(incident, findings=(replace(FINDING, culprit=Culprit(process="iptables -A X")),))
+    again = Engine([old])
+    assert again.observe(seen(FINDING), 3.0) == []
+    assert again.incidents[0].findings[0].culprit == Culprit(process="iptables -A X")

@@ -9,6 +9,7 @@ import pytest
 
 from k3swatch.model.finding import Culprit
 from k3swatch.model.incident import Change
+from k3swatch.model.process import Process
 from k3swatch.model.words import Evidence, Mechanism, State, Vantage
 from k3swatch.view.message import description, duration, message, severity_of
 
@@ -197,7 +198,11 @@ def test_the_receiver_becomes_known(make: Any) -> None:
 
 
 def test_several_commits_are_not_pinned_on_one(make: Any) -> None:
-    by = "one of 3 commits by iptables; among them: iptables -A X --token ***"
-    incident = replace(make.incident(make.finding(culprit=Culprit(process=by))), committer=None)
-    assert message(make.transition(Change.OPENED, incident)).endswith(", in one of 3 commits by iptables")
-    assert f"Committed by: {by}." in description(incident)
+    who = Process(
+        7, "iptables", arguments=("iptables", "-A", "X\n"), commits=3, only=False, sources=("exec",)
+    )
+    culprit = Culprit(process=who.words, committed=who)
+    incident = replace(make.incident(make.finding(culprit=culprit)), committer=None)
+    by = r"n one of 3 commits, among them by iptables (pid 7: iptables -A X\n)"
+    assert message(make.transition(Change.OPENED, incident)).endswith(f", i{by}")
+    assert f"I{by}." in description(incident)

@@ -12,6 +12,7 @@ import pytest
 from k3swatch.model.finding import Culprit, Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.incident import Incident
 from k3swatch.model.port import ProtectedPort
+from k3swatch.model.process import Parent, Process
 from k3swatch.model.words import Attach, Evidence, Family, Mechanism, State, Vantage
 from k3swatch.view import check, document, explain, status
 
@@ -42,7 +43,21 @@ def observation(*findings: Finding, **others: Any) -> Observation:
 
 HOSTILE_STEP = PathStep("ip", HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE, 1)
 UNKNOWN = Finding(State.UNKNOWN, Mechanism.NONE, Vantage.LOCAL, Family.IP6, (), certain=False, why="no idea")
+PROCESS = Process(
+    7,
+    HOSTILE,
+    HOSTILE,
+    (HOSTILE,),
+    True,
+    0,
+    (Parent(6, HOSTILE, None),),
+    HOSTILE,
+    HOSTILE,
+    HOSTILE,
+    ("exec",),
+)
 CASES = {
+    "committed": observation(replace(FINDING, culprit=Culprit(process=PROCESS.words, committed=PROCESS))),
     "diverted": observation(FINDING),
     "delivered": observation(),
     "unserved": observation(unserved=True),
