@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 from collections.abc import Callable
+from dataclasses import replace
 
 import k3swatch.evaluate.text  # noqa: F401  now: the first alert need not wait for it
 from k3swatch import config as configuration
@@ -18,6 +19,7 @@ from k3swatch.config import Config
 from k3swatch.daemon import notices, report
 from k3swatch.daemon.attribution import Attribution, with_named
 from k3swatch.daemon.control import ControlSocket
+from k3swatch.daemon.handover import Handover
 from k3swatch.daemon.notify import Notifier
 from k3swatch.daemon.signals import Signals
 from k3swatch.daemon.sinks import Sinks
@@ -27,7 +29,9 @@ from k3swatch.errors import ConfigError, SourceError, Unsupported
 from k3swatch.incident.engine import Engine
 from k3swatch.incident.listener import ListenerWatch
 from k3swatch.incident.who import subject
+from k3swatch.live.flows import FlowWatch
 from k3swatch.model.incident import Event, Transition
+from k3swatch.model.words import Mechanism
 
 POLL, RESYNC = 1.0, 30.0  # seconds
 
@@ -52,6 +56,7 @@ class Daemon:
         self.signals, self.notifier = signals, notifier
         self.selector = selectors.DefaultSelector()
         self.sources = Sources(self.selector, clock, self.tell, signals.wake)
+        self.handover = Handover(notifier, clock)
         self.attribution = Attribution(root, clock, signals.wake, self.sources.executed)
         self.watch = Watch(self.sources, clock, config.ports, self.attribution.committer)
         self.engine = Engine(sinks.incidents())
@@ -98,6 +103,7 @@ class Daemon:
         flows = self.sources.flows.current
         if flows is not None and self.sources.flows.name in blind:
             self.tell(notices.attached(flows.attach, flows.refused, self.clock.now()))
+            self._take_over(flows)
         if now >= self._next_poll:
             self._next_poll = now + POLL
             self._poll()
@@ -123,6 +129,18 @@ class Daemon:
             self._next_beat = now + self.notifier.watchdog_interval
             if self.watch.healthy():
                 self.notifier.watchdog()
+
+    def _take_over(self, flows: FlowWatch) -> None:
+        """This process sees connections: from now on, and what was seen while there was none."""
+        protected_at = self.clock.now()
+        self.handover.keep(flows)
+        seen, wrong = self.handover.take(protected_at)
+        for text in wrong:
+            self.tell(notices.not_handed_over(text, self.clock.now()))
+        for port, finding, flow in self.watch.explained(seen):
+            if finding.mechanism is Mechanism.UNEXPLAINED:
+                finding = replace(finding, why="seen while no k3swatch ran: the rule may be gone since")
+            self._publish(self.engine.flow(port.name, finding, flow, self.clock.now()))
 
     def _confine(self) -> None:
         """Connections are seen, the loader has gone: nothing is executed from now on."""
@@ -164,6 +182,7 @@ class Daemon:
         blind = {source.name: source.blind_seconds for source in self.sources.all}
         self.sinks.meter(report.attach(self), report.counts(self), report.lost(self), blind)
         self.notifier.status(report.status_line(self))
+        self.handover.settle()
 
     def _look(self) -> None:
         """Observe, and publish what changed."""

@@ -42,6 +42,18 @@ def attached(attach: Attach, refused: Sequence[str], now: float) -> Event:
     return Event(Notice.SIGHTED, "connections", text, now)
 
 
+def not_handed_over(why: str, now: float) -> Event:
+    """Connections were seen while no process ran, but not by whom this one can understand."""
+    text = f"connections: those of the restart are not known: {why}"
+    return Event(
+        Notice.BLIND,
+        "restart",
+        text,
+        now,
+        "conntrack -L shows those that are still open",
+    )
+
+
 def loaded(config: Config, waiting: Sequence[str], now: float) -> Event:
     """A configuration was read again and is in force, but for the sections that are `waiting` for a restart."""
     text = f"configuration loaded: watches {', '.join(port.spec for port in config.ports)}"

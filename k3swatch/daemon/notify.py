@@ -8,10 +8,11 @@ import os
 import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from k3swatch.errors import SourceError
 
+_FIRST = 3  # SD_LISTEN_FDS_START, sd-daemon.h
 PATIENCE = 1.0  # seconds that what is told only once waits for a manager that does not read
 
 
@@ -33,6 +34,11 @@ class Notifier:
             except ImportError as error:
                 hint = "apt install python3-systemd, or do not set NOTIFY_SOCKET"
                 raise SourceError(f"started by a service manager, but {error}", hint) from error
+        names = environ.get("LISTEN_FDNAMES", "").split(":")
+        handed = environ.get("LISTEN_PID") == str(os.getpid()) and environ.get("LISTEN_FDS") == str(
+            len(names)
+        )
+        self._names = names if handed else []
         mine = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         usec = environ.get("WATCHDOG_USEC", "")
         # seconds between two signs of life, half of what the manager allows; None: it does not ask for any
@@ -63,11 +69,28 @@ class Notifier:
         """Alive."""
         self._send("WATCHDOG=1")
 
-    def _send(self, message: str, patience: float = 0.0) -> None:
+    def keep(self, name: str, descriptors: Sequence[int]) -> None:
+        """Hold copies of `descriptors` for the process that is started after this one. A name has no colon."""
+        self._send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", PATIENCE, descriptors)
+
+    def forget(self, name: str) -> bool:
+        """Close all that is kept under `name`; whether the manager was told, which may be busy."""
+        return self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+    def inherited(self) -> list[tuple[str, int]]:
+        """What was kept of a process before, by name: the caller's from now on. See sd_listen_fds(3)."""
+        names, self._names = self._names, []
+        for descriptor in range(_FIRST, _FIRST + len(names)):
+            os.set_inheritable(descriptor, False)
+        return [(name, descriptor) for descriptor, name in enumerate(names, _FIRST)]
+
+    def _send(self, message: str, patience: float = 0.0, descriptors: Sequence[int] = ()) -> bool:
         if self._address:
             with contextlib.suppress(OSError):  # the manager's loss; there is nobody else to tell
-                if self._has_room(patience):
-                    self._notify(message)
+                if not self._has_room(patience):
+                    return False
+                self._notify(message, fds=list(descriptors)) if descriptors else self._notify(message)
+        return True
 
     def _has_room(self, patience: float) -> bool:
         """Whether the manager's queue takes a message: only a connected socket is told."""

@@ -6,7 +6,7 @@ and the source that failed is told blind and opened again (source.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from k3swatch.clock import Clock
@@ -153,6 +153,10 @@ class Watch:
         except (SourceError, DecodeError) as error:
             self.sources.flows.failed(error)
             return
+        yield from self.explained(flows)
+
+    def explained(self, flows: Iterable[Flow]) -> Iterator[tuple[ProtectedPort, Finding, Flow]]:
+        """Those of `flows` that were diverted from a protected port, each with what explains it now."""
         for flow in flows:
             port = next((port for port in self.ports if _dials(flow, port)), None)
             if port is not None and (flow.reached, flow.reached_port) != (flow.dialled, flow.dialled_port):

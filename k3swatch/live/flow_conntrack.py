@@ -75,6 +75,10 @@ class ConntrackWatch:
         """Whether the kernel makes conntrack events at all: the sysctl nf_conntrack_events can turn them off."""
         return self._events.enabled()
 
+    def keepsakes(self) -> list[int]:
+        """See FlowWatch."""
+        return []
+
     def close(self) -> None:
         """See FlowWatch."""
         self._events.close()

@@ -44,6 +44,10 @@ class NoWatch:
         """False: no connection would be seen."""
         return False
 
+    def keepsakes(self) -> list[int]:
+        """See FlowWatch."""
+        return []
+
     def close(self) -> None:
         """See FlowWatch."""
         os.close(self._never)

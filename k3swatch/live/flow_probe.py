@@ -99,6 +99,10 @@ class ProbeWatch:
             return self._ran()
         return True
 
+    def keepsakes(self) -> list[int]:
+        """See FlowWatch."""
+        return self._probe.keepsakes()
+
     def close(self) -> None:
         """See FlowWatch."""
         self._beacon.close()

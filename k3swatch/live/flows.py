@@ -54,6 +54,13 @@ class FlowWatch(Protocol):
         """Whether connections would be seen, as far as can be told without waiting for one."""
         ...
 
+    def keepsakes(self) -> list[int]:
+        """Descriptors through which another process can read what comes after this one ends; they stay ours.
+
+        See flow_remains.py. Empty where that cannot be had.
+        """
+        ...
+
     def close(self) -> None:
         """Detach."""
         ...

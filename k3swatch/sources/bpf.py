@@ -137,7 +137,10 @@ class Module:
             import bcc
             from bcc.libbcc import lib
         except ImportError as error:
-            raise Unsupported(f"BCC: {error}", hint="install the package python3-bpfcc") from error
+            hint = "install the package python3-bpfcc"
+            if sys.prefix != sys.base_prefix:
+                hint += ", and see that this virtualenv is the system's Python with --system-site-packages"
+            raise Unsupported(f"BCC: {error}", hint) from error
         self._lib = lib
         self._stderr, self._source = _capture_stderr(), source
         macros = {**macros, "NETNS_INUM": os.stat("/proc/self/ns/net").st_ino}

@@ -18,7 +18,7 @@ from typing import Any
 
 import k3swatch
 from k3swatch.errors import NotPermitted, SourceError, Unsupported
-from k3swatch.sources import libbpf
+from k3swatch.sources import libbpf, remains
 from k3swatch.sources.doer import DoerProbe
 from k3swatch.sources.libbpf import Ring, replace_keys
 
@@ -61,6 +61,7 @@ class Probe:
             self._module = _nat_module()
             self.layout = tuple(int(number) for number in message["layout"])
             self.reasons = {int(value): str(name) for value, name in message["reasons"].items()}
+            self._fds["about"] = remains.described(self.layout, self.reasons)
             self._lib = libbpf.library()
             self._ring = Ring(self._map("events"))
         except BaseException:
@@ -119,6 +120,10 @@ class Probe:
         nothing is translated.
         """
         return self.attach == "kprobe" and _nat_module() not in (None, self._module)
+
+    def keepsakes(self) -> list[int]:
+        """What the next process needs to read on, see sources/remains.py."""
+        return remains.keepsakes(self._fds)
 
     def close(self) -> None:
         """Detach and free everything."""

@@ -92,5 +92,8 @@ def test_without_bcc_one_line_says_what_to_install(wheel: Path, tmp_path: Path) 
     assert loaded.returncode == 0, loaded.stderr
     _, attach, reason = loaded.stdout.splitlines()
     assert attach == "conntrack"
-    assert reason == "probe: BCC: No module named 'bcc' (install the package python3-bpfcc)"
+    assert reason == (
+        "probe: BCC: No module named 'bcc' (install the package python3-bpfcc, and see that this virtualenv is the "
+        "system's Python with --system-site-packages)"
+    )
     assert loaded.stderr == ""

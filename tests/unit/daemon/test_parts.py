@@ -201,6 +201,41 @@ def test_notifier_speaks_the_protocol(tmp_path: Path, monkeypatch: pytest.Monkey
     assert notifier.watchdog_interval == 15.0
 
 
+def test_notifier_hands_descriptors_to_the_next_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, open("/dev/null") as file:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notifier = Notifier()
+        notifier.keep("probe-1", [file.fileno(), file.fileno()])
+        assert notifier.forget("probe-1")
+        kept, descriptors, _, _ = socket.recv_fds(manager, 1000, 4)
+        assert [os.path.sameopenfile(one, file.fileno()) for one in descriptors] == [True, True]
+        for one in descriptors:
+            os.close(one)
+        assert kept == b"FDSTORE=1\nFDNAME=probe-1\nFDPOLL=0"
+        assert manager.recv(1000) == b"FDSTOREREMOVE=1\nFDNAME=probe-1"
+
+
+@pytest.mark.parametrize(
+    ("pid", "number", "names", "wanted"),
+    [
+        (os.getpid(), "3", "a:a:b", [("a", 3), ("a", 4), ("b", 5)]),
+        (1, "2", "a:b", []),  # somebody else's, inherited by mistake
+        (os.getpid(), "3", "a:b", []),
+        (os.getpid(), "0", "", []),
+    ],
+)
+def test_notifier_inherits(
+    pid: int, number: str, names: str, wanted: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "set_inheritable", lambda *_: None)
+    notifier = Notifier({"LISTEN_PID": str(pid), "LISTEN_FDS": number, "LISTEN_FDNAMES": names})
+    assert notifier.inherited() == wanted
+    assert notifier.inherited() == []
+
+
 def test_notifier_in_the_abstract_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"k3w-notify-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
