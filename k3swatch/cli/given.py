@@ -32,6 +32,18 @@ def configuration(args: argparse.Namespace) -> Config:
     return config.load(config_path(args))
 
 
+def with_k3s(config: Config, args: argparse.Namespace) -> Config:
+    """The configuration with the ports of the K3s that is found here; none is looked for on behalf of a snapshot."""
+    from dataclasses import replace
+
+    if not config.k3s.auto or (getattr(args, "snapshot", None) and args.root == "/"):
+        return config
+    from k3swatch.k3s.resolve import resolve
+
+    found = resolve(config, args.root)
+    return config if found is None else replace(config, ports=found.ports)
+
+
 def protected(spec: str, config: Config) -> ProtectedPort:
     """The configured port that is called so, or one on every address of this host."""
     from k3swatch.config.words import port_spec

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from k3swatch.cli.given import configuration, protected, value
+from k3swatch.cli.given import configuration, protected, value, with_k3s
 from k3swatch.cli.terminal import OK, colour, exit_status, say
 from k3swatch.errors import NotPermitted, SourceError, UsageError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def check(args: argparse.Namespace) -> int:
     """One line per port, one per finding."""
-    config = configuration(args)
+    config = with_k3s(configuration(args), args)
     ports = [protected(spec, config) for spec in args.port] if args.port else config.ports
     observation = _alarming(_look(args, ports))
     if args.format == "json":
@@ -35,7 +35,7 @@ def check(args: argparse.Namespace) -> int:
 
 def explain(args: argparse.Namespace) -> int:
     """Every rule between the hook and the decision."""
-    config = configuration(args)
+    config = with_k3s(configuration(args), args)
     ports: Sequence[ProtectedPort] = [protected(args.port, config)] if args.port else config.ports
     if args.to:
         from k3swatch.config.words import network

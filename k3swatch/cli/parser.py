@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--config", metavar="FILE", help="default: /etc/k3swatch/config.yaml, when there is one"
         )
-    for command in (run, check, explain, restore):
+    for command in (run, check, explain, restore, config_check):
         command.add_argument(
             "--root",
             metavar="DIR",

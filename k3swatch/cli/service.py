@@ -54,7 +54,12 @@ def demo(args: argparse.Namespace) -> int:
 def config_check(args: argparse.Namespace) -> int:
     """Every problem of a configuration file, or the ports it protects."""
     from k3swatch import config
+    from k3swatch.cli.found import text
+    from k3swatch.k3s.resolve import Resolved, resolve
 
-    ports = config.load(args.file).ports
-    say(f"{args.file}: good, protects {', '.join(port.spec for port in ports)}")
+    loaded = config.load(args.file)
+    found = resolve(loaded, args.root) or Resolved(loaded.ports)
+    say(f"{args.file}: good, protects {', '.join(port.spec for port in found.ports)}")
+    if loaded.k3s.auto:
+        say(text(found, loaded.ports if loaded.ports_given else ()))
     return OK

@@ -10,7 +10,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from k3swatch.cli.given import configuration, protected
+from k3swatch.cli.given import configuration, protected, with_k3s
 from k3swatch.cli.terminal import BAD, OK, colour, exit_status, say
 from k3swatch.errors import UsageError
 
@@ -30,7 +30,7 @@ def restore(args: argparse.Namespace) -> int:
     from k3swatch.undo.case import look
     from k3swatch.view import restore as view
 
-    config = configuration(args)
+    config = with_k3s(configuration(args), args)
     port = protected(args.port, config)
     with NftablesSource() as source:
         case = look(source, port, args.root)

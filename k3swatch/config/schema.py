@@ -10,6 +10,7 @@ from k3swatch.config.settings import (
     Config,
     Control,
     Journal,
+    K3s,
     Metrics,
     StateDirectory,
     Tls,
@@ -19,15 +20,28 @@ from k3swatch.errors import ConfigError
 from k3swatch.model.port import LOCAL, Allow, Listener, Network, ProtectedPort
 from k3swatch.model.words import Protocol
 
+K3S_PORTS = (  # as k3swatch/k3s/ports.py calls them
+    "k3s-api",
+    "k3s-apiserver",
+    "k3s-lb",
+    "rke2-supervisor",
+    "rke2-api",
+    "kubelet",
+    "etcd-client",
+    "etcd-peer",
+)
 MAX_PORTS = 32  # metrics stay under 500 series, and the probe's port map has room
 
 
 def build(tree: Value, path: str, problems: Problems) -> Config:
     """The Config that `tree` says. Raises ConfigError with `problems` and every further one of the file."""
     top = Reader(tree, "", problems)
-    top.keys(("ports", "metrics", "alertmanager", "journal", "state", "control"))
+    top.keys(("ports", "metrics", "alertmanager", "journal", "state", "control", "k3s"))
+    ports_at = top.child("ports")
     config = Config(
-        ports=_ports(top.child("ports")),
+        ports=_ports(ports_at),
+        ports_given=ports_at is not None,
+        k3s=_k3s(top.child("k3s"), ports_at is not None),
         metrics=_metrics(top.child("metrics")),
         alertmanager=_alertmanager(top.child("alertmanager")),
         journal=_journal(top.child("journal")),
@@ -171,6 +185,21 @@ def _journal(at: Reader | None) -> Journal:
     enabled_at = at.child("enabled")
     enabled = enabled_at.flag() if enabled_at else True
     return Journal(enabled is not False)
+
+
+def _k3s(at: Reader | None, ports_given: bool) -> K3s:
+    """`auto`, `off`, or a list of names; absent: auto, unless the operator listed the ports."""
+    if at is None:
+        return K3s(auto=not ports_given)
+    if isinstance(at.value.data, list):
+        only = [item.choice(K3S_PORTS) for item in at.items()]
+        if not only:
+            at.fail("no port; write `off` for none")
+        return K3s(only=tuple(name for name in only if name))
+    if at.value.data is False:  # what YAML makes of `off`
+        return K3s(auto=False)
+    at.choice(("auto", "off"))
+    return K3s(auto=at.value.data != "off")
 
 
 def _state(at: Reader | None) -> StateDirectory:

@@ -66,6 +66,14 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class K3s:
+    """Whether the ports of a K3s or RKE2 that is found here are protected; all of them, or those called `only` so."""
+
+    auto: bool = True
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything the operator decided; `path` is the file it came from."""
 
@@ -75,6 +83,8 @@ class Config:
     journal: Journal = Journal()
     state: StateDirectory = StateDirectory()
     control: Control = Control()
+    k3s: K3s = K3s()
+    ports_given: bool = False  # else `ports` are what holds where no K3s is found
     path: str | None = None
 
 

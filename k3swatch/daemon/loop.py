@@ -21,6 +21,7 @@ from k3swatch.daemon.attribution import Attribution, with_named
 from k3swatch.daemon.control import ControlSocket
 from k3swatch.daemon.handover import Handover
 from k3swatch.daemon.notify import Notifier
+from k3swatch.daemon.protected import Protected
 from k3swatch.daemon.signals import Signals
 from k3swatch.daemon.sinks import Sinks
 from k3swatch.daemon.sources import Ruleset, Sources
@@ -58,7 +59,8 @@ class Daemon:
         self.sources = Sources(self.selector, clock, self.tell, signals.wake)
         self.handover = Handover(notifier, clock)
         self.attribution = Attribution(root, clock, signals.wake, self.sources.executed)
-        self.watch = Watch(self.sources, clock, config.ports, self.attribution.committer)
+        self.protected = Protected(config, root, clock)
+        self.watch = Watch(self.sources, clock, self.protected.ports, self.attribution.committer)
         self.engine = Engine(sinks.incidents())
         self.listeners = ListenerWatch()
         self.started_at = clock.monotonic()
@@ -178,6 +180,9 @@ class Daemon:
     def _poll(self) -> None:
         """Once a second: has anything moved without word? And what was counted meanwhile?"""
         self.watch.poll()
+        if self.protected.moved():
+            self._protect()
+            self.tell(notices.k3s_moved(self.protected.k3s, self.protected.ports, self.clock.now()))
         self.engine.flows_visible(self.sources.flows.current is not None, self.clock.now())
         blind = {source.name: source.blind_seconds for source in self.sources.all}
         self.sinks.meter(report.attach(self), report.counts(self), report.lost(self), blind)
@@ -248,6 +253,11 @@ class Daemon:
             elif name:
                 self._stopping = name
 
+    def _protect(self) -> None:
+        """Other ports may be in force."""
+        self.watch.ports, self.watch.dirty = self.protected.ports, True
+        self.watch.protect()
+
     def _reload(self) -> None:
         self.notifier.reloading()
         try:
@@ -256,9 +266,10 @@ class Daemon:
             self.tell(notices.rejected(error, self.clock.now()))
         else:
             waiting = self.sinks.configure(self.config, config, self.engine.incidents)
-            self.config, self.watch.ports, self.watch.dirty = config, config.ports, True
-            self.watch.protect()
-            self.tell(notices.loaded(config, waiting, self.clock.now()))
+            self.config = config
+            self.protected.load(config)
+            self._protect()
+            self.tell(notices.loaded(config, self.protected.ports, waiting, self.clock.now()))
         self.notifier.ready(report.status_line(self))
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from k3swatch import __version__
 from k3swatch.config import Config
 from k3swatch.errors import ConfigError, SourceError
+from k3swatch.k3s.find import Found
 from k3swatch.model.finding import Observation, PortVerdict
 from k3swatch.model.incident import Event, Incident, Notice
+from k3swatch.model.port import ProtectedPort
 from k3swatch.model.words import Attach, State
 
 
@@ -54,12 +56,19 @@ def not_handed_over(why: str, now: float) -> Event:
     )
 
 
-def loaded(config: Config, waiting: Sequence[str], now: float) -> Event:
+def loaded(config: Config, ports: Sequence[ProtectedPort], waiting: Sequence[str], now: float) -> Event:
     """A configuration was read again and is in force, but for the sections that are `waiting` for a restart."""
-    text = f"configuration loaded: watches {', '.join(port.spec for port in config.ports)}"
+    text = f"configuration loaded: watches {', '.join(port.spec for port in ports)}"
     if waiting:
         text += f"; changes of {', '.join(waiting)} wait for a restart"
     return Event(Notice.CONFIG_LOADED, config.path or "defaults", text, now)
+
+
+def k3s_moved(found: Found | None, ports: Sequence[ProtectedPort], now: float) -> Event:
+    """K3s was found, or is told otherwise than before: other ports are in force."""
+    who = found.said if found is not None else "no K3s"
+    text = f"{who} found: watches {', '.join(port.spec for port in ports)}"
+    return Event(Notice.CONFIG_LOADED, "k3s", text, now)
 
 
 def rejected(error: ConfigError, now: float) -> Event:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from k3swatch import __version__
 from k3swatch.errors import SourceError
+from k3swatch.k3s.find import Found
 from k3swatch.live.doer import NoDoer
 from k3swatch.live.flows import FlowWatch
 from k3swatch.model.flow import FlowCount
@@ -66,6 +67,20 @@ def status_line(daemon: Daemon) -> str:
     return f"{ports}; connections seen by {attach(daemon)}; generation {observation.generation}"
 
 
+def k3s(found: Found | None) -> dict[str, Any] | None:
+    """The K3s whose ports are protected, for `status`."""
+    if found is None:
+        return None
+    return {
+        "program": found.settings.program,
+        "role": "server" if found.settings.server else "agent",
+        "unit": found.unit,
+        "pid": found.pid,
+        "running": found.running,
+        "troubles": list(found.settings.troubles),
+    }
+
+
 def status(daemon: Daemon) -> bytes:
     """The document that `k3swatch status` gets: that of `check`, and how the daemon itself is."""
     watch = daemon.sources.flows.current
@@ -80,6 +95,7 @@ def status(daemon: Daemon) -> bytes:
         "healthy": daemon.watch.healthy(),
         "confined": daemon.sources.confined,
     }
+    whole["k3s"] = k3s(daemon.protected.k3s)
     whole["refused"] = list(watch.refused) if watch is not None else []
     whole["doer"] = _doer(watch)
     whole["sources"] = [

@@ -59,7 +59,7 @@ def pod(findings: Sequence[Finding], crictl: str) -> list[Step]:
     who = culprit(findings)
     if who.orphan is Orphan.SANDBOX:
         return []
-    if who.container is None or who.container.startswith("docker:") or who.pod is None:
+    if who.container is None or ":" in who.container or who.pod is None:  # docker's and podman's are named so
         return []
     tool = crictl.split()
     line = f"{command(*tool, 'stopp', who.container)} && {command(*tool, 'rmp', who.container)}"

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "live": {"sources", "decode", "model", "errors", "clock"},
     "evaluate": {"model", "errors"},
     "attribute": {"model", "errors", "clock"},
+    "k3s": {"model", "errors", "clock", "config", "attribute"},
     "incident": {"model", "errors"},
     "view": {"model", "errors"},
     "restore": {"model", "errors", "evaluate", "view"},

@@ -10,6 +10,7 @@ import pytest
 from k3swatch import config
 from k3swatch.config import ListenAddress
 from k3swatch.errors import ConfigError
+from k3swatch.k3s.ports import NAMES
 from k3swatch.model.port import LOCAL, Allow, Listener, ProtectedPort
 from k3swatch.model.words import Protocol
 
@@ -79,21 +80,40 @@ def test_the_shipped_file_says_the_defaults(repo: Path) -> None:
     path = str(repo / "packaging" / "config.yaml")
     shipped, default = config.load(path), config.load(None)
     assert shipped.path == path
-    for section in ("ports", "metrics", "alertmanager", "journal", "state", "control"):
+    for section in ("ports", "metrics", "alertmanager", "journal", "state", "control", "k3s"):
         assert getattr(shipped, section) == getattr(default, section), section
+
+
+@pytest.mark.parametrize(
+    ("text", "auto", "only"),
+    [
+        ("{}", True, ()),
+        ("k3s: auto", True, ()),
+        ("k3s: off", False, ()),
+        ('k3s: "off"', False, ()),
+        ("k3s: [kubelet, k3s-api]", True, ("kubelet", "k3s-api")),
+        ("ports: [{port: 22}]", False, ()),
+        ("ports: [{port: 22}]\nk3s: auto", True, ()),
+    ],
+)
+def test_k3s(text: str, auto: bool, only: tuple[str, ...]) -> None:
+    assert config.parse(text).k3s == config.K3s(auto, only)
 
 
 CASES = {
     "unknown key": ("pots: []", ["f:1: pots: unknown key, did you mean 'ports'?"]),
     "unknown key, nothing near": (
         "zzz: 1",
-        ["f:1: zzz: unknown key, known are: ports, metrics, alertmanager, journal, state, control"],
+        ["f:1: zzz: unknown key, known are: ports, metrics, alertmanager, journal, state, control, k3s"],
     ),
     "unknown key below": (
         "ports:\n  - port: 1\n    adresses: [local]",
         ["f:3: ports[0].adresses: unknown key, did you mean 'addresses'?"],
     ),
     "not a mapping": ("[1]", ["f:1: want a mapping, not a list"]),
+    "k3s": ("k3s: sometimes", ["f:1: k3s: want one of auto, off"]),
+    "k3s list": ("k3s: [api]", [f"f:1: k3s[0]: want one of {', '.join(NAMES)}"]),
+    "k3s nothing": ("k3s: []", ["f:1: k3s: no port; write `off` for none"]),
     "ports not a list": ("ports:", ["f:1: ports: want a list, not nothing"]),
     "no port at all": (
         "ports: []",
@@ -200,7 +220,7 @@ CASES = {
     "two documents": ("{}\n---\n{}", ["f:2: but found another document"]),
     "python object": (
         "a: !!python/object/apply:os.system [x]",
-        ["f:1: a: unknown key, known are: ports, metrics, alertmanager, journal, state, control"],
+        ["f:1: a: unknown key, known are: ports, metrics, alertmanager, journal, state, control, k3s"],
     ),
     "NUL": ("{}\n\0", ["f:2: a character YAML does not allow"]),
     "a key that is a list": ("? [a]\n: b", ["f:1: a key must be a word"]),
