@@ -9,8 +9,8 @@ TIERS   := unit,golden,scenarios,netns
 
 # what the daemon runs with, what the demo and the netns tests use for real, what the linters need
 APT_RUN  := python3-bpfcc libbpf1 python3-systemd python3-prometheus-client python3-yaml python3-h2
-APT_TEST := nftables iptables conntrack iproute2 containernetworking-plugins prometheus prometheus-alertmanager \
-            systemd procps openssl curl containerd runc netavark
+APT_TEST := nftables iptables ipset conntrack iproute2 containernetworking-plugins prometheus prometheus-alertmanager \
+            systemd procps openssl curl jq containerd runc netavark
 APT_DEV  := python3-venv python3-wheel gcc libc6-dev clang-format shellcheck man-db fish zsh
 APT_DEB  := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools lintian
 APT_BOOT := mmdebstrap

@@ -121,4 +121,3 @@ def test_the_naming_bites() -> None:
     assert "no chain" in complaint(Cause("ip", "nat", "q", "#1"))
     assert "should have said" in complaint(Cause("ip", "nat", "p", "#2", ("from 10.0.0.0/8",)))
     assert "should have said" in complaint(Cause("ip", "nat", "p", "#2"), certain=False)
-    assert "handle 9" in complaint(Cause("ip", "nat", "p", "#2"), state="blocked")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from support.cases import Cause
@@ -20,12 +21,14 @@ class Chain:
 
 
 class Handles:
-    """What `nft -a list ruleset` printed, by chain; legacy tables are asked when a case names one."""
+    """What `nft -a list ruleset` prints now, by chain; and of legacy tables, the chains that `causes` name."""
 
-    def __init__(self, space: Namespace) -> None:
-        self._space = space
+    def __init__(self, space: Namespace, causes: Iterable[Cause] = ()) -> None:
         self.chains: dict[tuple[str, str, str], Chain] = {}
         self._read(space.run("nft", "-a", "list", "ruleset"))
+        for cause in causes:
+            if cause.family in LEGACY:
+                self.chains[cause.place] = _legacy(space, cause)
 
     def _read(self, listing: str) -> None:
         table = ("", "")
@@ -48,8 +51,6 @@ class Handles:
 
     def of(self, cause: Cause) -> int | None:
         """The handle of the rule that a case names; None where handles are no matter. LookupError: no such rule."""
-        if cause.family in LEGACY:
-            return self._legacy(cause)
         if cause.family in ("socket", "bpf", "route"):
             return None
         chain = self.chains.get(cause.place)
@@ -61,11 +62,12 @@ class Handles:
             return 0
         return _pick(cause, chain.rules)
 
-    def _legacy(self, cause: Cause) -> int:
-        """A legacy rule has no handle: its number, which is what `iptables -D` takes."""
-        listing = self._space.run(LEGACY[cause.family], "-t", cause.table, "-S", cause.chain)
-        lines = [line for line in listing.splitlines() if line.startswith("-A ")]
-        return _pick(cause, list(enumerate(lines, 1)))
+
+def _legacy(space: Namespace, cause: Cause) -> Chain:
+    """A legacy rule has no handle: its number, which is what `iptables -D` takes."""
+    listing = space.run(LEGACY[cause.family], "-t", cause.table, "-S", cause.chain, check=False)
+    lines = [line for line in listing.splitlines() if line.startswith("-A ")]
+    return Chain(list(enumerate(lines, 1)))
 
 
 def _pick(cause: Cause, rules: list[tuple[int, str]]) -> int:

@@ -114,8 +114,9 @@ def pairs(case: Case) -> list[tuple[str, str]]:
 def attempt(lab: Lab, case: Case) -> Trial:
     """Try a case in a lab without rules."""
     load(lab, case)
+    causes = [cause for row in case.rows for cause in row.causes]
     answers = dial_all(lab, pairs(case))
-    return Trial(case, answers, *check(lab), Handles(lab.host))
+    return Trial(case, answers, *check(lab), Handles(lab.host, causes))
 
 
 def mismatch(row: Row, answer: str, said: Said) -> str:
@@ -145,7 +146,7 @@ def misnamed(row: Row, said: Said, handles: Handles) -> str:
                 continue
             if handle is None and cause.text in last["rule"]:
                 handle = last["handle"]
-            if last["handle"] == handle and finding["state"] in row.states:
+            if last["handle"] == handle:
                 close.append(finding)
         if not close:
             return f"should have named {' '.join(cause.place)} handle {handle}"

@@ -19,6 +19,18 @@ def names(words: str) -> Reader:
     return read
 
 
+def extension(words: str) -> Reader:
+    """For an IPv6 extension header, which a connection's first packet does not carry unless somebody builds it so.
+
+    The matches of ip6t_rt.c, ip6t_frag.c and ip6t_hbh.c are false without their header, inverted or not.
+    """
+
+    def read(info: bytes, nfproto: int) -> XtSpec | None:
+        return Environment(words, holds=False)
+
+    return read
+
+
 def mac(info: bytes, nfproto: int) -> XtSpec | None:
     """struct xt_mac_info."""
     return Environment(f"mac source {'!= ' if any(info[8:12]) else ''}{info[:6].hex(':')}")
@@ -141,10 +153,10 @@ IP6: Layouts = {
     ("hl", 0): (2, ttl),
     ("ah", 0): (16, spi("ah")),
     ("icmp6", 0): (4, icmp("icmpv6")),
-    ("frag", 0): (16, names("frag")),
-    ("rt", 0): (280, names("rt")),
-    ("hbh", 0): (40, names("hbh")),
-    ("dst", 0): (40, names("dst")),
+    ("frag", 0): (16, extension("frag")),
+    ("rt", 0): (280, extension("rt")),
+    ("hbh", 0): (40, extension("hbh")),
+    ("dst", 0): (40, extension("dst")),
     ("ipv6header", 0): (3, names("ipv6header")),
     ("eui64", 0): (4, names("eui64")),
     ("mh", 0): (3, names("mh")),
