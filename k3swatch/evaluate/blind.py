@@ -43,15 +43,19 @@ _CT_STATE = 1  # XT_CONNTRACK_STATE, and nothing beside it
 _MATCHES = (xt.Comment, xt.Environment, xt.Mark, xt.Multiport, xt.Ports, xt.State, xt.Statistic)
 
 
-def blind(exprs: Sequence[Expr], family: Family) -> bool:
-    """Whether the rule neither reads nor changes the destination address, and leads to no other chain."""
-    return all(_blind(expr, family) for expr in exprs)
+def blind(exprs: Sequence[Expr], family: Family, from_client: bool = True) -> bool:
+    """Whether the rule neither reads nor changes the server's address, and leads to no other chain: the destination of
+    what the client sends, the source of answers.
+    """
+    return all(_blind(expr, family, from_client) for expr in exprs)
 
 
-def _blind(expr: Expr, family: Family) -> bool:
+def _blind(expr: Expr, family: Family, from_client: bool) -> bool:
     match expr:
         case Payload():
-            return expr.base == 2 or (expr.base == 1 and expr.offset + expr.length <= _ADDRESS[family])
+            start = _ADDRESS[family] - (0 if from_client else family.length)
+            beside = expr.offset + expr.length <= start or expr.offset >= start + family.length
+            return expr.base == 2 or (expr.base == 1 and beside)
         case Ct():
             return expr.key not in _CT_DESTINATION
         case Immediate():
@@ -59,7 +63,7 @@ def _blind(expr: Expr, family: Family) -> bool:
         case Lookup():
             return expr.dreg is None
         case XtMatch():
-            return _blind_match(expr.spec)
+            return _blind_match(expr.spec, from_client)
         case XtTarget():
             return isinstance(expr.spec, xt.XtReject | xt.Harmless) or (
                 isinstance(expr.spec, xt.XtStandard) and expr.spec.code in _PLAIN
@@ -67,9 +71,9 @@ def _blind(expr: Expr, family: Family) -> bool:
     return isinstance(expr, _ALWAYS)
 
 
-def _blind_match(spec: xt.XtSpec | None) -> bool:
+def _blind_match(spec: xt.XtSpec | None, from_client: bool) -> bool:
     if isinstance(spec, xt.IpHeader):
-        return not any(spec.destination[1])
+        return not any(spec.destination[1] if from_client else spec.source[1])
     if isinstance(spec, xt.Conntrack):
         return spec.match == _CT_STATE
     return isinstance(spec, _MATCHES)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate.cube import EVERYTHING, Cube, Kind, Var, simplify
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
-from k3swatch.evaluate.packet import Scene, is_local
-from k3swatch.evaluate.ranges import Ranges, normal, subtract
+from k3swatch.evaluate.packet import EPHEMERAL, Scene, Turn, is_local
+from k3swatch.evaluate.ranges import normal, subtract
 from k3swatch.evaluate.words import conditions
 from k3swatch.model import xt
 from k3swatch.model.expr import Expr, Payload, XtMatch
@@ -27,7 +27,6 @@ from k3swatch.model.ruleset import SET_ANONYMOUS, Element, Rule, Ruleset
 from k3swatch.model.words import Family, Mechanism, State, Vantage
 
 MOST_COMBINED = 64
-EPHEMERAL: Ranges = ((32768, 60999),)  # net.ipv4.ip_local_port_range, as it is by default
 MOST_SHOWN = 16  # elements of an anonymous set in a rule's text
 MOST_RESTRICTIONS = 16  # a block list of thousands of rules is not thousands of findings
 
@@ -54,17 +53,18 @@ def findings(
     everybody = {shadowed: _everybody(judged, shadowed, scene, address) for shadowed in (False, True)}
     for group in _by_rule(judged):
         open_ones = [one for one in group if not one.shadowed] or group
-        cubes = simplify(one.outcome.cube for one in open_ones)
         first = open_ones[0]
         if first.state is State.DELIVERED:
             continue
         drops = first.outcome.fate in (Fate.DROPPED, Fate.REJECTED)
-        partial = drops and not everybody[first.shadowed]
+        partial = drops and not everybody[first.shadowed] and not _taken(first.outcome)
         if partial and restrictions >= MOST_RESTRICTIONS:
             continue
         restrictions += partial
+        cubes = simplify(one.outcome.cube for one in open_ones)
         state = State.BLOCKED if partial else first.state
-        finding = _finding(ruleset, scene, address, replace(first, state=state), cubes)
+        first = replace(first, state=state, why=open_ones[-1].why)
+        finding = _finding(ruleset, scene, address, first, cubes)
         result.append(replace(finding, restriction=partial))
     return result
 
@@ -83,7 +83,30 @@ def _judge(outcome: Outcome, scene: Scene, port: ProtectedPort) -> Judged:
         return Judged(outcome, State.UNKNOWN, False, why, shadowed)
     if opaque and state is not State.DELIVERED:
         return Judged(outcome, State.UNKNOWN, False, f"depends on: {'; '.join(opaque[:3])}", shadowed)
-    return Judged(outcome, state, state is not State.UNKNOWN, outcome.why, shadowed)
+    return Judged(outcome, state, state is not State.UNKNOWN, outcome.why or _lost(outcome, scene), shadowed)
+
+
+_LOST = {
+    Turn.FIRST: "refused on the way there",
+    Turn.ANSWER: "answers are refused",
+    Turn.NEXT: "refused as soon as the connection is there",
+}
+
+
+def _taken(outcome: Outcome) -> bool:
+    """Whether it is about connections that a rule has sent elsewhere before."""
+    return outcome.packet is not None and outcome.packet.turned is not None
+
+
+def _lost(outcome: Outcome, scene: Scene) -> str:
+    """What is lost, where it is not simply the first packet on its way to the port."""
+    taken = _taken(outcome)
+    if (outcome.turn is Turn.FIRST and not taken) or outcome.fate not in (Fate.DROPPED, Fate.REJECTED):
+        return ""
+    what = _LOST[outcome.turn]
+    if taken and outcome.target is not None:
+        return f"sent to {destination(outcome.target, scene.family)}, but {what}"
+    return what
 
 
 def _delivers(target: Target, scene: Scene, port: ProtectedPort) -> bool:
@@ -145,7 +168,9 @@ def _by_rule(judged: Iterable[Judged]) -> list[list[Judged]]:
     for one in judged:
         outcome = one.outcome
         last = (outcome.path[-1].ref, outcome.path[-1].handle) if outcome.path else None
-        key = (last, outcome.fate, outcome.mechanism, outcome.target, one.state, one.certain, one.why)
+        # one rule may drop the first packets of some and the answers of the rest: one finding
+        why = "" if one.state is State.BLOCKED and not _taken(outcome) else one.why
+        key = (last, outcome.fate, outcome.mechanism, outcome.target, one.state, one.certain, why)
         groups.setdefault(key, []).append(one)
     return list(groups.values())
 
@@ -164,7 +189,8 @@ def _everybody(judged: Sequence[Judged], shadowed: bool, scene: Scene, address: 
     ] = {}  # block lists: thousands of rules about one thing, the source
     cubes: list[Cube] = []
     for one in judged:
-        if one.outcome.fate not in (Fate.DROPPED, Fate.REJECTED) or one.shadowed != shadowed:
+        drops = one.outcome.fate in (Fate.DROPPED, Fate.REJECTED) and not _taken(one.outcome)
+        if not drops or one.shadowed != shadowed:
             continue
         items = []
         for var, ranges in one.outcome.cube.items:
@@ -185,7 +211,7 @@ def _finding(ruleset: Ruleset, scene: Scene, address: str, first: Judged, cubes:
     outcome = first.outcome
     return Finding(
         state=first.state,
-        mechanism=outcome.mechanism if outcome.fate is Fate.MAPPED else Mechanism.NONE,
+        mechanism=outcome.mechanism if outcome.fate is Fate.MAPPED or _taken(outcome) else Mechanism.NONE,
         vantage=scene.vantage,
         family=scene.family,
         addresses=(address,),
@@ -195,7 +221,8 @@ def _finding(ruleset: Ruleset, scene: Scene, address: str, first: Judged, cubes:
         shadowed=first.shadowed,
         path=tuple(step(ruleset, rule) for rule in outcome.path),
         why=first.why or None,
-        anchor=_anchor(ruleset, outcome.path),
+        anchor=_anchor(ruleset, outcome.taken or outcome.path),
+        refusing=len(outcome.path) - len(outcome.taken) if outcome.taken else 0,
     )
 
 

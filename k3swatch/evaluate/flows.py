@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate.findings import destination, findings
-from k3swatch.evaluate.hooks import outcomes
+from k3swatch.evaluate.journey import outcomes
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import scene
 from k3swatch.evaluate.walk import Walk
 from k3swatch.model.finding import Finding
 from k3swatch.model.flow import Flow
+from k3swatch.model.flow import Outcome as FlowOutcome
 from k3swatch.model.port import Host, ProtectedPort, family_of
 from k3swatch.model.ruleset import Ruleset
 from k3swatch.model.words import Evidence, Family, Mechanism, State, Vantage
@@ -37,12 +38,19 @@ def explain_flow(ruleset: Ruleset, host: Host, port: ProtectedPort, flow: Flow) 
         raise
     except (SourceError, DecodeError) as error:
         return unexplained(family, vantage, flow, f"the rules could not be read: {error}")
-    matching = [end for end in ends if end.fate is Fate.MAPPED and _leads_to(end, flow)]
-    for end in sorted(matching, key=lambda end: end.shadow is not None):
+    lost = flow.outcome is FlowOutcome.DROPPED
+    matching = [end for end in ends if _sends(end) and _leads_to(end, flow)]
+    for end in sorted(matching, key=lambda end: (end.shadow is not None, (end.fate is Fate.MAPPED) == lost)):
         seen = replace(end, shadow=None)
+        state = State.BLOCKED if lost and end.fate is not Fate.MAPPED else State.DIVERTED
         for finding in findings(ruleset, view, port, str(flow.dialled), [seen]):
-            return replace(finding, state=State.DIVERTED, certain=True, evidence=SEEN, conditions=())
+            return replace(finding, state=state, certain=True, evidence=SEEN, conditions=())
     return unexplained(family, vantage, flow, "no rule that can be read explains it")
+
+
+def _sends(end: Outcome) -> bool:
+    """Whether it sends a connection elsewhere, if only to be refused there."""
+    return end.fate is Fate.MAPPED or (end.packet is not None and end.packet.turned is not None)
 
 
 def _leads_to(end: Outcome, flow: Flow) -> bool:

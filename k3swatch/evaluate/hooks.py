@@ -1,12 +1,10 @@
-"""Takes a packet through the hooks in kernel order, and notes how each walk through them can end.
+"""Takes packets through one hook, in kernel order, and notes how each walk through its chains can end.
 
 Order: lower priority first. All nat chains of a hook run inside one kernel hook at NF_IP_PRI_NAT_DST or _SRC, ordered
-among themselves by their own priority (nf_nat_register_fn); the first that sets up a mapping wins, and what it sends
-to the port itself goes on, with its new destination. Equal priorities: the last registered runs first, which the
-kernel does not show; the reverse of the dump order is the best guess.
-
-From outside: prerouting, input. From this host: output, postrouting, and then, through the loopback interface,
-prerouting and input too; conntrack and NAT have been decided by then.
+among themselves by their own priority (nf_nat_register_fn); the first that sets up a mapping wins, and what it maps
+goes on, with its new destination. Equal priorities: the last registered runs first, which the kernel does not show;
+the reverse of the dump order is the best guess. Nat chains are asked about first packets alone; what they decided is
+done to the later ones at the same place (nf_nat_packet).
 """
 
 from __future__ import annotations
@@ -14,40 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from k3swatch.evaluate.cube import EVERYTHING, Cube, Kind, Var
-from k3swatch.evaluate.ingress import before_ip
-from k3swatch.evaluate.outcome import Fate, Outcome, Target
-from k3swatch.evaluate.packet import Packet, Scene, is_local
+from k3swatch.evaluate.mapping import unknown_source
+from k3swatch.evaluate.outcome import Fate, Outcome, Target, Turned
+from k3swatch.evaluate.packet import NAT_DST, NAT_SRC, Packet, Scene, Turn, is_local
 from k3swatch.evaluate.walk import States, Walk, add, merged
 from k3swatch.model.expr import Code
-from k3swatch.model.ruleset import INPUT, OUTPUT, POSTROUTING, PREROUTING, BaseChain, Rule
-from k3swatch.model.words import Mechanism, Vantage
+from k3swatch.model.ruleset import OUTPUT, PREROUTING, BaseChain, Rule
+from k3swatch.model.words import Mechanism
 
-NAT_DST, NAT_SRC = -100, 100  # NF_IP_PRI_NAT_DST, _SRC
 TPROXIED = (-1, 0)  # the shadow of tproxy, which is not NAT: later chains still run
-
-
-def outcomes(walk: Walk, scene: Scene, daddr: bytes, dport: int, backwards: bool = False) -> list[Outcome]:
-    """Every way a connection to this address and port can end; what no outcome covers is delivered.
-
-    `backwards`: chains of equal priority the other way round. `walk.tied` says whether that could matter.
-    Raises Interrupted when the ruleset changed meanwhile, SourceError when the base chains cannot be read.
-    """
-    walk.outcomes, walk.tied, walk.backwards = [], (), backwards
-    states: States = {scene.first_packet(daddr, dport): (EVERYTHING,)}
-    if scene.vantage is Vantage.EXTERNAL:
-        states = before_ip(walk, scene, states, lambda *what: _run(walk, *what))
-        states = _hook(walk, scene, PREROUTING, states, dport)
-        states = _hook(walk, scene, INPUT, _staying(walk, scene, states), dport, late=True)
-    else:
-        states = _hook(walk, scene, OUTPUT, states, dport)
-        states = _hook(walk, scene, POSTROUTING, _staying(walk, scene, states), dport, late=True)
-        index = scene.loopback[0]
-        scene = replace(scene, iif=Var("iif", ((index, index),), Kind.FIELD, "iif"))
-        states = _hook(walk, scene, PREROUTING, states, dport, nat=False, late=True)
-        states = _hook(walk, scene, INPUT, _staying(walk, scene, states), dport, nat=False, late=True)
-    _overwritten(walk, states, daddr, dport)
-    return walk.outcomes
 
 
 def ordered(chains: Sequence[BaseChain], hook: int, backwards: bool = False) -> list[BaseChain]:
@@ -61,6 +34,15 @@ def ordered(chains: Sequence[BaseChain], hook: int, backwards: bool = False) -> 
     return sorted(chains, key=key)
 
 
+def _chains(walk: Walk, scene: Scene, number: int) -> list[BaseChain]:
+    """Those of one hook, asked for once: every address of every vantage passes it."""
+    key = (number, scene.family, walk.backwards)
+    if key not in walk.hooks:
+        found = walk.ruleset.base_chains(number, scene.family.nfproto)
+        walk.hooks[key] = ordered(found, number, walk.backwards)
+    return walk.hooks[key]
+
+
 def _place(chain: BaseChain, hook: int) -> int:
     """The priority its hook is registered with."""
     if chain.type != "nat":
@@ -68,12 +50,16 @@ def _place(chain: BaseChain, hook: int) -> int:
     return NAT_DST if hook in (PREROUTING, OUTPUT) else NAT_SRC
 
 
-def _hook(
-    walk: Walk, scene: Scene, hook: int, states: States, dport: int, nat: bool = True, late: bool = False
+def hook(
+    walk: Walk, scene: Scene, number: int, states: States, dport: int, nat: bool = True, late: bool = False
 ) -> States:
-    """One hook; `nat`: its nat chains are asked; `late`: conntrack has seen the packet in an earlier one."""
+    """The packets that leave one hook. `nat`: its nat chains are asked; `late`: conntrack has seen the packets in an
+    earlier one.
+    """
+    if scene.turn is not Turn.FIRST:
+        return _later(walk, scene, number, states, late)
     begin = len(walk.outcomes)
-    chains = ordered(walk.ruleset.base_chains(hook, scene.family.nfproto), hook, walk.backwards)
+    chains = _chains(walk, scene, number)
     group, place, before = 0, 0, None
     for chain in chains:
         is_nat = chain.type == "nat"
@@ -85,36 +71,91 @@ def _hook(
         walk.group = (group, place)
         if not is_nat:
             states, begin = _after_nat(walk, scene, states, begin, dport)
-        aside = {packet: cubes for packet, cubes in states.items() if is_nat and _no_nat(packet)}
+        aside = {packet: cubes for packet, cubes in states.items() if is_nat and _no_nat(packet, number)}
         asked = {packet: cubes for packet, cubes in states.items() if packet not in aside}
         if asked:
-            priority = max(chain.priority, 0) if late else chain.priority
             start = len(walk.outcomes)
-            states = _run(walk, replace(scene, hook=hook, priority=priority), chain, asked)
+            states = run_at(walk, scene, chain, asked, late)
             if is_nat:
                 _if_tracked(walk, scene, start)
-            _tie(walk, chains, chain, hook, _changes(asked, states, walk.outcomes[start:]))
+            _tie(walk, chains, chain, number, _changes(asked, states, walk.outcomes[start:]))
             for packet, cubes in aside.items():
                 add(states, packet, cubes)
     return _after_nat(walk, scene, states, begin, dport)[0]
 
 
-def _no_nat(packet: Packet) -> bool:
-    """Whether no nat chain is asked: there is no connection, or its source is set up already."""
-    return not packet.tracked or packet.snatted
+def _later(walk: Walk, scene: Scene, number: int, states: States, late: bool) -> States:
+    """The same for packets of a connection that exists: translated where nat chains would have been asked."""
+    place = NAT_DST if number in (PREROUTING, OUTPUT) else NAT_SRC
+    chains = [chain for chain in _chains(walk, scene, number) if chain.type != "nat"]
+    translated = False
+    for chain in chains:
+        if not states:
+            return states
+        if chain.priority > place and not translated:
+            states, translated = _translated(walk, scene, number, states), True
+        start, before = len(walk.outcomes), states
+        states = run_at(walk, scene, chain, states, late)
+        _tie(walk, chains, chain, number, _changes(before, states, walk.outcomes[start:]))
+    return states if translated else _translated(walk, scene, number, states)
+
+
+def _translated(walk: Walk, scene: Scene, number: int, states: States) -> States:
+    """As NAT sends later packets on, which it has set up with the first."""
+    if not any(packet.dialled or packet.snatted for packet in states):
+        return states
+    result: States = {}
+    for packet, cubes in states.items():
+        before = number in (PREROUTING, OUTPUT)
+        if packet.reached is not None and not (packet.tracked and packet.connected):
+            why = f"a packet{scene.turn.value} is not tracked, so that NAT leaves it as it is"
+            for cube in cubes:
+                walk.note(Fate.UNKNOWN, packet, cube, packet.untracked, why=why)
+        elif packet.reached is not None and scene.from_client and before:
+            packet = replace(packet, daddr=packet.reached[0], dport=packet.reached[1])
+        elif packet.dialled is not None and not scene.from_client and not before:
+            packet = replace(packet, daddr=packet.dialled[0], dport=packet.dialled[1])
+        if packet.snatted and scene.from_client and not before:
+            packet = packet.overwritten(unknown_source(scene))
+        add(result, packet, cubes)
+    return merged(result)
+
+
+def run_at(walk: Walk, scene: Scene, chain: BaseChain, states: States, late: bool) -> States:
+    """The packets that leave a base chain in the hook it hangs in."""
+    priority = max(chain.priority, 0) if late else chain.priority
+    phased = walk.phased
+    states = run(walk, replace(scene, hook=chain.hook, priority=priority), chain, states)
+    if chain.type == "nat":
+        walk.phased = phased  # it is not asked about later packets
+    return states
+
+
+def _no_nat(packet: Packet, number: int) -> bool:
+    """Whether no nat chain is asked: there is no connection, or what is asked for is set up already."""
+    gone = packet.turned is not None and number in (PREROUTING, OUTPUT)
+    return not packet.tracked or packet.snatted or gone
 
 
 def _after_nat(walk: Walk, scene: Scene, states: States, begin: int, dport: int) -> tuple[States, int]:
-    """The packets that go on when the nat chains of a hook are done: those nobody mapped, and those mapped to the
-    port itself (by outcomes from `begin` on), with their new destination.
+    """The packets that go on when the nat chains of a hook are done: those nobody mapped, and those that outcomes
+    from `begin` on mapped to one place, with their new destination.
     """
     states = {packet: cubes for packet, cubes in states.items() if packet.shadow in (None, TPROXIED)}
     for outcome in walk.outcomes[begin:]:
         target, packet = outcome.target, outcome.packet
         if outcome.fate is not Fate.MAPPED or outcome.shadow is not None or target is None or packet is None:
             continue
-        if outcome.mechanism is not Mechanism.TPROXY and _own(scene, target, dport):
-            add(states, packet.mapped(target.low, dport), (outcome.cube,))
+        if target.low != target.high or target.port_low != target.port_high or packet.turned is not None:
+            continue  # to any of many: how the rest of the way is depends on which
+        if outcome.mechanism is Mechanism.TPROXY:  # to a socket here, as it is
+            packet = replace(packet, shadow=None)
+        else:
+            packet = packet.mapped(target.low, target.port_low)
+        if not _own(scene, target, dport):
+            turned = Turned(outcome.path, outcome.mechanism, target)
+            packet = replace(packet, turned=turned)
+        add(states, packet, (outcome.cube,))
     return merged(states), len(walk.outcomes)
 
 
@@ -126,42 +167,7 @@ def _own(scene: Scene, target: Target, dport: int) -> bool:
     )
 
 
-def _staying(walk: Walk, scene: Scene, states: States) -> States:
-    """Without the packets whose destination was overwritten with somebody else's address: they leave here."""
-    here: States = {}
-    for packet, cubes in states.items():
-        if packet.sent and not is_local(scene.host, packet.daddr):
-            _sent(walk, packet, cubes)
-        else:
-            here[packet] = cubes
-    return here
-
-
-def _overwritten(walk: Walk, states: States, daddr: bytes, dport: int) -> None:
-    """Note where a destination overwritten without a connection ends, if not where it was dialled.
-
-    At the port itself under another name it arrives, but nobody translates the answers.
-    """
-    for packet, cubes in states.items():
-        if not packet.sent:
-            continue
-        if packet.dport != dport:
-            _sent(walk, packet, cubes)
-        elif (packet.dialled or (packet.daddr, packet.dport)) != (daddr, dport):
-            why = "the destination is overwritten without a connection: answers come from another address"
-            for cube in cubes:
-                walk.outcomes.append(Outcome(Fate.UNKNOWN, cube, packet.sent, why=why, shadow=packet.shadow))
-
-
-def _sent(walk: Walk, packet: Packet, cubes: Sequence[Cube]) -> None:
-    target = Target(packet.daddr, packet.daddr, packet.dport, packet.dport)
-    for cube in cubes:
-        walk.outcomes.append(
-            Outcome(Fate.MAPPED, cube, packet.sent, Mechanism.DNAT, target, packet.shadow, packet=packet)
-        )
-
-
-def _tie(walk: Walk, chains: Sequence[BaseChain], chain: BaseChain, hook: int, changes: bool) -> None:
+def _tie(walk: Walk, chains: Sequence[BaseChain], chain: BaseChain, number: int, changes: bool) -> None:
     """Note when a chain that others are tied with has done what they could have seen, or undone."""
     if not changes:
         return
@@ -169,7 +175,7 @@ def _tie(walk: Walk, chains: Sequence[BaseChain], chain: BaseChain, hook: int, c
     for other in chains:
         mixed = is_nat != (other.type == "nat")
         own = mixed or not is_nat or other.priority == chain.priority
-        if other is not chain and own and _place(other, hook) == _place(chain, hook):
+        if other is not chain and own and _place(other, number) == _place(chain, number):
             names = [f"{each.ref.family} {each.ref.table} {each.ref.chain}" for each in (chain, other)]
             walk.tied = walk.tied or tuple(sorted(names))
 
@@ -191,7 +197,7 @@ def _if_tracked(walk: Walk, scene: Scene, start: int) -> None:
             walk.outcomes[index] = replace(end, fate=Fate.UNKNOWN, why=why)
 
 
-def _run(walk: Walk, scene: Scene, chain: BaseChain, states: States) -> States:
+def run(walk: Walk, scene: Scene, chain: BaseChain, states: States) -> States:
     """The packets that leave a base chain: accepted ones, and the rest when its policy accepts."""
     result = walk.chain(scene, chain.ref, states)
     states = dict(result.accepted)
@@ -199,9 +205,7 @@ def _run(walk: Walk, scene: Scene, chain: BaseChain, states: States) -> States:
         if chain.policy == Code.DROP:
             rule = Rule(chain.ref, 0, b"")
             for cube in cubes:
-                walk.outcomes.append(
-                    Outcome(Fate.DROPPED, cube, (rule,), shadow=packet.shadow, group=walk.group)
-                )
+                walk.note(Fate.DROPPED, packet, cube, (rule,))
         else:
             add(states, packet, cubes)
     return merged(states)

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from k3swatch.evaluate.cells import Byte, Cells, known
 from k3swatch.evaluate.cube import Box, Kind, Var
+from k3swatch.evaluate.header import SADDR, environment
 from k3swatch.evaluate.machine import Context, Path, ended, rewrite
 from k3swatch.evaluate.outcome import Target
-from k3swatch.evaluate.packet import SADDR, environment, is_local, owner_of
+from k3swatch.evaluate.packet import Scene, is_local, owner_of
 from k3swatch.model import xt
 from k3swatch.model.expr import Code, Ct, CtSet, Expr, Masq, Nat, Redir, Verdict, XtMatch, XtTarget
 from k3swatch.model.port import family_of
@@ -78,17 +79,19 @@ def read_ports(path: Path, low: int | None, high: int | None) -> Ports:
 
 def source_nat(context: Context, path: Path, address: Cells | None, ports: Ports) -> list[Path]:
     """From `address` (None: not to be known) and port from here on; the verdict is accept."""
-    scene = context.scene
-    cells = address or environment(f"{scene.family} saddr after source NAT", scene.family.length)
-    written: dict[tuple[int, int], Byte] = {
-        (1, SADDR[scene.family] + n): cell for n, cell in enumerate(cells)
-    }
+    written = unknown_source(context.scene, address)
     if isinstance(ports, str) or (ports and ports[0] != ports[1]):
         written |= {(2, n): cell for n, cell in enumerate(environment("sport after source NAT", 2))}
     elif ports:
         written |= {(2, n): byte for n, byte in enumerate(ports[0].to_bytes(2))}
     path.packet = replace(path.packet.overwritten(written), snatted=True)
     return [ended(path, Verdict(Code.ACCEPT))]
+
+
+def unknown_source(scene: Scene, address: Cells | None = None) -> dict[tuple[int, int], Byte]:
+    """The source address as source NAT leaves it, in the bytes of the header; None: not to be known."""
+    cells = address or environment(f"{scene.family} saddr after source NAT", scene.family.length)
+    return {(1, SADDR[scene.family] + n): cell for n, cell in enumerate(cells)}
 
 
 def map_to(

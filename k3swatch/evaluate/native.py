@@ -20,19 +20,16 @@ from k3swatch.evaluate.cells import (
     within,
 )
 from k3swatch.evaluate.cube import Kind, Var
+from k3swatch.evaluate.fib import interface_cells, load_fib
+from k3swatch.evaluate.header import environment, load_payload, source_address, source_port
 from k3swatch.evaluate.machine import Context, Path, decided, ended, maybe, split
 from k3swatch.evaluate.packet import (
     RAW_CONNTRACK,
     SAME_PRIORITY,
     Packet,
     Scene,
-    environment,
+    Turn,
     has_connection,
-    interface_cells,
-    load_fib,
-    load_payload,
-    source_address,
-    source_port,
 )
 from k3swatch.model.expr import (
     Bitwise,
@@ -146,8 +143,6 @@ def meta(context: Context, expr: Meta, path: Path) -> list[Path]:
     """nft_meta_get_eval; keys are enum nft_meta_keys."""
     scene, packet = context.scene, path.packet
     cells: Cells | None
-    index, name = scene.loopback
-    local = scene.vantage is Vantage.LOCAL and scene.iif is None
     match expr.key:
         case 1:  # protocol: the ethertype
             cells = (0x08, 0x00) if scene.family is Family.IP else (0x86, 0xDD)
@@ -156,19 +151,19 @@ def meta(context: Context, expr: Meta, path: Path) -> list[Path]:
         case 4:
             cells = little(scene.iif, 4) if scene.iif is not None else (0, 0, 0, 0)
         case 5:
-            cells = tuple(index.to_bytes(4, "little")) if local else (0, 0, 0, 0)
+            cells = little(scene.oif, 4) if scene.oif is not None else (0, 0, 0, 0)
         case 6:
-            cells = interface_cells(scene, "name", IFNAMSIZ)
+            cells = interface_cells(scene, scene.iif, "name", IFNAMSIZ)
         case 7:
-            cells = tuple((name.encode() if local else b"").ljust(IFNAMSIZ, b"\0"))
+            cells = interface_cells(scene, scene.oif, "name", IFNAMSIZ)
         case 8:
-            cells = None if scene.iif is None else interface_cells(scene, "type", 2)
+            cells = None if scene.iif is None else interface_cells(scene, scene.iif, "type", 2)
         case 9:
-            cells = tuple((772).to_bytes(2, "little")) if local else None
+            cells = None if scene.oif is None else interface_cells(scene, scene.oif, "type", 2)
         case 10:
-            cells = little(scene.uid, 4) if local else None
+            cells = None if scene.uid is None else little(scene.uid, 4)
         case 11:
-            cells = environment("gid", 4) if local else None
+            cells = None if scene.uid is None else environment(f"gid{scene.turn.value}", 4)
         case 12:
             cells = (0,)
         case 15:
@@ -178,13 +173,17 @@ def meta(context: Context, expr: Meta, path: Path) -> list[Path]:
         case 19:
             cells = (0,)  # PACKET_HOST: addressed to us
         case 21:
-            cells = None if scene.iif is None else interface_cells(scene, "group", 4)
+            cells = None if scene.iif is None else interface_cells(scene, scene.iif, "group", 4)
+        case 22:
+            cells = None if scene.oif is None else interface_cells(scene, scene.oif, "group", 4)
         case 24:
             cells = little(Var(f"random {context.rule_id}", ((0, 2**32 - 1),), Kind.CHANCE, "random"), 4)
         case 26:
-            cells = None if scene.iif is None else interface_cells(scene, "kind", IFNAMSIZ)
+            cells = None if scene.iif is None else interface_cells(scene, scene.iif, "kind", IFNAMSIZ)
+        case 27:
+            cells = None if scene.oif is None else interface_cells(scene, scene.oif, "kind", IFNAMSIZ)
         case _:
-            cells = _other_meta(expr.key)
+            cells = _other_meta(expr.key, scene.turn)
     if cells is None:
         return [ended(path)]
     path.write(expr.dreg, cells)
@@ -194,23 +193,24 @@ def meta(context: Context, expr: Meta, path: Path) -> list[Path]:
 # enum nft_meta_keys beyond those decided above, with their length in a register
 _META = {
     0: ("length", 4), 2: ("priority", 4), 13: ("rtclassid", 4), 14: ("secmark", 4), 17: ("ibrname", 16),
-    18: ("obrname", 16), 20: ("cpu", 4), 22: ("oifgroup", 4), 23: ("cgroup", 4), 25: ("ipsec", 1),
-    27: ("oifkind", 16), 30: ("time", 8), 31: ("day", 1), 32: ("hour", 4), 33: ("sdif", 4), 34: ("sdifname", 16),
+    18: ("obrname", 16), 20: ("cpu", 4), 23: ("cgroup", 4), 25: ("ipsec", 1), 30: ("time", 8), 31: ("day", 1),
+    32: ("hour", 4), 33: ("sdif", 4), 34: ("sdifname", 16),
 }  # fmt: skip
 
 
-def _other_meta(key: int) -> Cells:
+def _other_meta(key: int, turn: Turn) -> Cells:
     if key in _META:
         name, length = _META[key]
-        return environment(f"meta {name}", length)
+        return environment(f"meta {name}{turn.value}", length)
     return blank(f"meta key {key}", Kind.OPAQUE, 4)
 
 
-NEW, INVALID, UNTRACKED = 8, 1, 64  # NF_CT_STATE_BIT(IP_CT_NEW), NF_CT_STATE_INVALID_BIT, ..._UNTRACKED_BIT
+# NF_CT_STATE_BIT(IP_CT_NEW), (IP_CT_ESTABLISHED), NF_CT_STATE_INVALID_BIT, ..._UNTRACKED_BIT
+NEW, ESTABLISHED, INVALID, UNTRACKED = 8, 2, 1, 64
 
 
 def ct(context: Context, expr: Ct, path: Path) -> list[Path]:
-    """nft_ct_get_eval for the first packet of a connection: state new, original direction, nothing set yet."""
+    """nft_ct_get_eval."""
     scene, packet = context.scene, path.packet
     seen = has_connection(scene, packet)
     length = _CT.get(expr.key, 4)
@@ -218,7 +218,7 @@ def ct(context: Context, expr: Ct, path: Path) -> list[Path]:
         path.write(expr.dreg, environment(f"ct key {expr.key}", length))
         return maybe(path, SAME_PRIORITY, Kind.OPAQUE)
     if expr.key == 0:
-        value = NEW if seen else (INVALID if packet.tracked else UNTRACKED)
+        value = state(scene, packet)
         path.write(expr.dreg, tuple(value.to_bytes(4, "little")))
         return [path]
     if not seen or _OF_FAMILY.get(expr.key, scene.family) is not scene.family:
@@ -226,7 +226,7 @@ def ct(context: Context, expr: Ct, path: Path) -> list[Path]:
     cells = _tuple_key(scene, packet, expr.key) if expr.direction in (None, 0) else None
     if cells is None:
         fixed: dict[int, Cells] = {
-            1: (0,),
+            1: (int(not scene.from_client),),
             2: _status(scene, packet),
             3: packet.ctmark,
             7: (scene.family.nfproto,),
@@ -234,8 +234,22 @@ def ct(context: Context, expr: Ct, path: Path) -> list[Path]:
             17: packet.zone,
         }
         cells = fixed.get(expr.key)
-    path.write(expr.dreg, cells if cells is not None else environment(f"ct key {expr.key}", length))
+    words = f"ct key {expr.key}{scene.turn.value}"
+    path.write(expr.dreg, cells if cells is not None else environment(words, length))
     return [path]
+
+
+def state(scene: Scene, packet: Packet) -> int:
+    """The bit of `ct state`; xt_conntrack has the same for all but untracked. An answer that conntrack has no
+    connection for is invalid (tcp_new), a later packet of the client begins one (nf_conntrack_tcp_loose).
+    """
+    if not packet.tracked:
+        return UNTRACKED
+    if scene.priority < RAW_CONNTRACK:
+        return INVALID
+    if not packet.connected:
+        return NEW if scene.from_client else INVALID
+    return NEW if scene.turn is Turn.FIRST else ESTABLISHED
 
 
 _CT = {
@@ -256,24 +270,30 @@ _CT = {
     22: 16,
 }
 _OF_FAMILY = {19: Family.IP, 20: Family.IP, 21: Family.IP6, 22: Family.IP6}  # NFT_CT_{SRC,DST}_IP, _IP6
-CONFIRMED, SRC_NAT, DST_NAT = 8, 16, 32  # enum ip_conntrack_status
+SEEN_REPLY, ASSURED, CONFIRMED, SRC_NAT, DST_NAT = 2, 4, 8, 16, 32  # enum ip_conntrack_status
 _STATUS = Var("ct status", ((0, 0x1FF),), Kind.ENVIRONMENT, "ct status")
 
 
 def _status(scene: Scene, packet: Packet) -> Cells:
     """The status bits; not known: whether NAT has been looked for yet (bits 7 and 8), and what SNAT changed."""
-    value = DST_NAT if packet.dialled else 0
-    if scene.vantage is Vantage.LOCAL and scene.iif is not None:
-        value |= CONFIRMED  # it has passed postrouting
+    value = status_bits(scene) | (DST_NAT if packet.dialled else 0)
     open_bits = 0x80 | (SRC_NAT if packet.snatted else 0)
     return (Part(_STATUS, 0, open_bits, value), Part(_STATUS, 1, 0x01), 0, 0)
+
+
+def status_bits(scene: Scene) -> int:
+    """The bits of the status that say how far the connection is."""
+    if scene.turn is not Turn.FIRST:
+        return CONFIRMED | SEEN_REPLY | (ASSURED if scene.turn is Turn.NEXT else 0)
+    looped = scene.vantage is Vantage.LOCAL and scene.iif is not None
+    return CONFIRMED if looped else 0  # it has passed postrouting
 
 
 def _tuple_key(scene: Scene, packet: Packet, key: int) -> Cells | None:
     """Keys of the original tuple: addresses and ports as the client dialled them."""
     daddr, dport = packet.dialled or (packet.daddr, packet.dport)
     if key in (8, 11, 19, 21):
-        if packet.snatted:
+        if packet.snatted or not scene.from_client:
             return None
         return source_port(scene, packet) if key == 11 else source_address(scene, packet)
     if key in (9, 20, 22):
@@ -291,8 +311,8 @@ def fib(context: Context, expr: Fib, path: Path) -> list[Path]:
 
 
 def _route(context: Context, expr: Fib) -> Var:
-    words = "reverse path exists" if expr.flags & 1 else "route exists"
-    return Var(f"fib {expr.flags}", ((0, 1),), Kind.ENVIRONMENT, words)
+    words = ("reverse path exists" if expr.flags & 1 else "route exists") + context.scene.turn.value
+    return Var(f"fib {expr.flags}{context.scene.turn.value}", ((0, 1),), Kind.ENVIRONMENT, words)
 
 
 def numgen(context: Context, expr: Numgen, path: Path) -> list[Path]:
@@ -313,13 +333,14 @@ def hash_(context: Context, expr: Hash, path: Path) -> list[Path]:
 def socket(context: Context, expr: Socket, path: Path) -> list[Path]:
     """nft_socket_eval: breaks when no socket takes the packet."""
     names = {0: "transparent", 1: "mark", 2: "wildcard", 3: "cgroupv2"}
-    path.write(expr.dreg, environment(f"socket {names.get(expr.key, expr.key)} {expr.level}", 8))
-    return maybe(path, "a socket takes it")
+    turn = context.scene.turn.value
+    path.write(expr.dreg, environment(f"socket {names.get(expr.key, expr.key)} {expr.level}{turn}", 8))
+    return maybe(path, f"a socket takes it{turn}")
 
 
 def rt(context: Context, expr: Rt, path: Path) -> list[Path]:
     """nft_rt_get_eval."""
-    path.write(expr.dreg, environment(f"rt key {expr.key}", 16))
+    path.write(expr.dreg, environment(f"rt key {expr.key}{context.scene.turn.value}", 16))
     return [path]
 
 
@@ -327,6 +348,6 @@ def exthdr(context: Context, expr: Exthdr, path: Path) -> list[Path]:
     """nft_exthdr_*_eval: an option that may be there or not."""
     if expr.dreg is None:
         return [path]  # writes or strips an option: no decision
-    words = f"option {expr.type} @{expr.offset} op {expr.op} flags {expr.flags}"
+    words = f"option {expr.type} @{expr.offset} op {expr.op} flags {expr.flags}{context.scene.turn.value}"
     path.write(expr.dreg, environment(words, max(expr.length, 1)))
     return [path]

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from k3swatch.evaluate.cube import Cube
-from k3swatch.evaluate.packet import Packet
+from k3swatch.evaluate.packet import Packet, Target, Turn, Turned
 from k3swatch.model.ruleset import Rule
 from k3swatch.model.words import Mechanism
+
+__all__ = ["Fate", "Outcome", "Target", "Turned"]
 
 
 class Fate(Enum):
@@ -21,18 +23,9 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where a mapping sends the packet: inclusive ranges of addresses and ports. Empty bytes: not to be known."""
-
-    low: bytes
-    high: bytes
-    port_low: int
-    port_high: int
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
-    """One way a walk can end. `path` are the jumps and, last, the rule that decides (empty: a chain's policy).
+    """One way a walk can end. `path` are the jumps and, last, the rule that decides (empty: a chain's policy); before
+    them, for a packet that NAT had sent elsewhere, the path of the rule that did.
 
     `shadow` names the (group, chain) that decides before this one gets a say; `group` is the group of chains tied in
     priority this one belongs to, and the chain's place in it.
@@ -47,3 +40,10 @@ class Outcome:
     group: tuple[int, int] = (0, 0)
     why: str = ""
     packet: Packet | None = None  # as it came to the deciding rule
+    turn: Turn = Turn.FIRST  # which packet of the connection
+
+    @property
+    def taken(self) -> tuple[Rule, ...]:
+        """The part of the path by which it had been sent elsewhere before this decides; empty when it had not."""
+        turned = self.packet.turned if self.packet is not None else None
+        return turned.path if turned is not None else ()

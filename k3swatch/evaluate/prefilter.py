@@ -1,4 +1,4 @@
-"""Which destination ports a rule can match at all: a chain of thousands of rules about other ports costs little.
+"""Which rules need not be run: those about other destination ports, and those that treat later packets as the first.
 
 Only what is certain counts: a comparison with a constant that every packet has to pass before the rule has any effect.
 """
@@ -23,7 +23,9 @@ from k3swatch.model.expr import (
     Payload,
     Range,
     XtMatch,
+    XtTarget,
 )
+from k3swatch.model.words import Family
 
 _TESTS = (
     Bitwise,
@@ -71,3 +73,59 @@ def _of_match(expr: XtMatch) -> Ranges | None:
     if isinstance(spec, xt.Multiport) and spec.which == 1 and not spec.invert:
         return normal([pair for pair in spec.ranges if pair[0] <= pair[1]])
     return None
+
+
+_SADDR = {Family.IP: 12, Family.IP6: 8}  # where the source address begins in the network header
+_INV_SRCIP = 8  # IPT_INV_SRCIP
+
+
+def required_source(exprs: Sequence[Expr], family: Family) -> bytes | None:
+    """The bytes that the source address of a packet must begin with; None when the rule does not (plainly) ask."""
+    register: int | None = None
+    for expr in exprs:
+        if isinstance(expr, Payload):
+            here = expr.base == 1 and expr.offset == _SADDR[family] and expr.length <= family.length
+            register = expr.dreg if here else None
+        elif isinstance(expr, Cmp):
+            if expr.sreg == register and expr.op == 0:
+                return expr.data
+        elif isinstance(expr, XtMatch) and isinstance(expr.spec, xt.IpHeader):
+            address, mask = expr.spec.source
+            length = len(mask.rstrip(b"\0"))
+            plain = not expr.spec.invert & _INV_SRCIP and mask[:length] == b"\xff" * length
+            return address[:length] if plain and length else None
+        elif not isinstance(expr, Meta | Counter):
+            return None
+        elif isinstance(expr, Meta):
+            register = None
+    return None
+
+
+_TUPLE = frozenset({7, 8, 9, 10, 11, 12, 17, 19, 20, 21, 22})  # NFT_CT_*: protocols, addresses, ports, zone
+_STATE, _STATUS, _EXPIRES, _DIRECTION = 1, 0x40, 0x80, 0x1000  # XT_CONNTRACK_*
+
+
+def phased(exprs: Sequence[Expr]) -> bool:
+    """Whether the rule looks at what differs between the packets a client sends: what conntrack knows of the
+    connection by now, TCP's flags and numbers. What it counts, or a length, is a condition for the first already.
+    """
+    return any(map(_phased, exprs))
+
+
+def _phased(expr: Expr) -> bool:
+    match expr:
+        case Ct():
+            return expr.key not in _TUPLE
+        case Payload():
+            return expr.base == 2 and expr.offset + expr.length > 4
+        case XtMatch(spec=xt.State()):
+            return True
+        case XtMatch(spec=xt.Conntrack(match=asked)):
+            return bool(asked & (_STATE | _STATUS | _EXPIRES))
+        case XtMatch(spec=xt.Ports(flags_mask=mask, invert_flags=inverted)):
+            return bool(mask or inverted)
+        case XtMatch(spec=xt.Mark(conntrack=of_connection)):
+            return of_connection
+        case XtTarget(spec=xt.SetMark(conntrack=True, op=op)):
+            return op == 2  # restores what an earlier packet may have saved
+    return False

@@ -6,15 +6,10 @@ from dataclasses import replace
 
 from k3swatch.evaluate.cells import Byte, known
 from k3swatch.evaluate.cube import Kind
+from k3swatch.evaluate.header import DADDR, SADDR, load_payload
 from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Path, ended, maybe, meter, with_mark
 from k3swatch.evaluate.outcome import Fate
-from k3swatch.evaluate.packet import (
-    DADDR,
-    RAW_CONNTRACK,
-    SAME_PRIORITY,
-    has_connection,
-    load_payload,
-)
+from k3swatch.evaluate.packet import RAW_CONNTRACK, SAME_PRIORITY, Turn, has_connection
 from k3swatch.model.expr import (
     Code,
     Connlimit,
@@ -66,6 +61,8 @@ def payload_set(context: Context, expr: PayloadSet, path: Path) -> list[Path]:
     connection; for what makes it a first packet of its protocol, nothing can be said any more.
     """
     scene, packet = context.scene, path.packet
+    if scene.turn is not Turn.FIRST:
+        return _overwritten_later(context, expr, path)
     start = DADDR[scene.family]
     address: list[Byte] = list(packet.daddr)
     port: list[Byte] = list(packet.dport.to_bytes(2))
@@ -92,6 +89,24 @@ def payload_set(context: Context, expr: PayloadSet, path: Path) -> list[Path]:
     return [path]
 
 
+def _overwritten_later(context: Context, expr: PayloadSet, path: Path) -> list[Path]:
+    """In packets of a connection that exists: what tells whose they are had better stay."""
+    scene, packet = context.scene, path.packet
+    written = {
+        (expr.base, position): cell
+        for position, cell in enumerate(path.read(expr.sreg, expr.length), expr.offset)
+        if load_payload(scene, packet, expr.base, position, 1) != (cell,)
+    }
+    addresses = range(SADDR[scene.family], DADDR[scene.family] + scene.family.length)
+    theirs = {(1, position) for position in addresses} | {(2, position) for position in range(4)}
+    if written.keys() & (theirs | _ESSENTIAL[scene.family]):
+        why = f"the header{scene.turn.value} is overwritten"
+        context.emit(Fate.UNKNOWN, packet, path.cube, why=why)
+        return [path]
+    path.packet = packet.overwritten(written) if written else packet
+    return [path]
+
+
 # header, offset: the protocol; TCP's flags
 _ESSENTIAL = {Family.IP: {(1, 9), (2, 13)}, Family.IP6: {(1, 6), (2, 13)}}
 
@@ -103,7 +118,7 @@ def notrack(context: Context, expr: object, path: Path) -> list[Path]:
     ways = [path] if context.scene.priority < RAW_CONNTRACK else maybe(path, SAME_PRIORITY, Kind.OPAQUE)
     for way in ways:
         if way.verdict is None:
-            way.packet = replace(way.packet, tracked=False)
+            way.packet = replace(way.packet, tracked=False, untracked=context.path)
     return ways
 
 

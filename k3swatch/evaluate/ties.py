@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from k3swatch.evaluate.cube import Cube, exceeds
 from k3swatch.evaluate.findings import findings
-from k3swatch.evaluate.hooks import outcomes
+from k3swatch.evaluate.journey import outcomes
 from k3swatch.evaluate.outcome import Fate, Outcome
 from k3swatch.evaluate.packet import Scene
 from k3swatch.evaluate.walk import Walk

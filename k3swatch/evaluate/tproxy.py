@@ -13,7 +13,7 @@ from k3swatch.evaluate.cube import Kind
 from k3swatch.evaluate.machine import Context, Path, ended, maybe, with_mark
 from k3swatch.evaluate.mapping import Ports, read_address, read_ports, redirect_address
 from k3swatch.evaluate.outcome import Fate, Target
-from k3swatch.evaluate.packet import is_local
+from k3swatch.evaluate.packet import Turn, is_local
 from k3swatch.model import xt
 from k3swatch.model.expr import Code, Tproxy, Verdict
 from k3swatch.model.port import ListeningSocket
@@ -43,7 +43,9 @@ def xt_tproxy(context: Context, spec: xt.XtTproxy, path: Path) -> list[Path]:
 
 
 def _give(context: Context, path: Path, address: bytes | None, ports: Ports) -> list[Path]:
-    """The ways on: with a socket still open, without one ended."""
+    """The ways on: with a socket still open, without one ended. Later packets belong to the socket of the first."""
+    if context.scene.turn is not Turn.FIRST:
+        return [path]
     if address is None or isinstance(ports, str):
         context.emit(Fate.UNKNOWN, path.packet, path.cube, Mechanism.TPROXY, why="tproxy target is computed")
         return [path]

@@ -15,16 +15,17 @@ from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate import lookups, mapping, native, statements, tproxy, xtables, xtargets
 from k3swatch.evaluate.blind import LONG, blind
 from k3swatch.evaluate.cube import Cube, simplify
+from k3swatch.evaluate.index import Index
 from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Handler, Path, perform
 from k3swatch.evaluate.mapping import needs_conntrack
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
-from k3swatch.evaluate.packet import Packet, Scene
-from k3swatch.evaluate.prefilter import required_ports
-from k3swatch.evaluate.ranges import Ranges, contains
+from k3swatch.evaluate.packet import Packet, Scene, Turn
+from k3swatch.evaluate.prefilter import phased, required_ports
+from k3swatch.evaluate.ranges import Ranges, contains, intersect
 from k3swatch.model import expr as nft
 from k3swatch.model.expr import Code, Verdict
 from k3swatch.model.port import Host
-from k3swatch.model.ruleset import LEGACY, POSTROUTING, ChainRef, Rule, Ruleset
+from k3swatch.model.ruleset import LEGACY, POSTROUTING, BaseChain, ChainRef, Rule, Ruleset
 from k3swatch.model.words import Family, Mechanism
 
 JUMP_STACK = 16  # NFT_JUMP_STACK_SIZE
@@ -88,7 +89,7 @@ def add(states: States, packet: Packet, cubes: Iterable[Cube]) -> None:
 
 
 def addressed(states: States, daddr: bytes) -> States:
-    """The same packets, sent to `daddr`."""
+    """The same packets of a connection to `daddr`."""
     return {replace(packet, daddr=daddr): cubes for packet, cubes in states.items()}
 
 
@@ -106,10 +107,16 @@ class Walk:
         self.group = (0, 0)
         self.tied: tuple[str, ...] = ()  # chains of equal priority whose order made a difference
         self.backwards = False
+        self.hooks: dict[tuple[int, Family, bool], list[BaseChain]] = {}  # base chains in the kernel's order
+        self.turn = Turn.FIRST
+        self.phased = (
+            False  # a rule was run that may treat a later packet of the client otherwise than the first
+        )
         self._ports: dict[Rule, Ranges | None] = {}
-        self._blind: dict[tuple[Rule, Family], bool] = {}
-        self._known: dict[Hashable, tuple[States, Result, list[Outcome]]] = {}
-        self._index: dict[ChainRef, tuple[Sequence[Rule], dict[bytes, list[int]], list[int]]] = {}
+        self._blind: dict[tuple[Family, bool], dict[Rule, bool]] = {}
+        self._phased: dict[Rule, bool] = {}
+        self._known: dict[Hashable, tuple[States, Result, list[Outcome], bool]] = {}
+        self._index: dict[ChainRef, Index] = {}
 
     def chain(self, scene: Scene, ref: ChainRef, states: States, stack: tuple[Rule, ...] = ()) -> Result:
         """Run one chain."""
@@ -118,7 +125,7 @@ class Walk:
             self._unknown(states, stack, f"jumps nest deeper than {JUMP_STACK}")
             return result
         try:
-            rules = self._rules(ref, states)
+            rules = self._rules(scene, ref, states)
         except Interrupted:
             raise
         except (SourceError, DecodeError) as error:
@@ -149,25 +156,28 @@ class Walk:
     def _remembered(
         self, scene: Scene, rules: Sequence[Rule], states: States, stack: tuple[Rule, ...], result: Result
     ) -> States:
-        """The same for rules that do not look at the destination: walked once, for whatever address comes first.
+        """The same for rules that do not look at the server's address: walked once, for whatever comes first.
 
-        An outcome holds nothing of the packet's destination, so it is the same for all addresses.
+        An outcome holds nothing of the packet's address, so it is the same for all of them.
         """
         addresses = {packet.daddr for packet in states}
-        if len(addresses) != 1:
+        if len(addresses) != 1 or any(packet.turned or packet.reached for packet in states):
             return self._in_turn(scene, rules, states, stack, result)
         run = (rules[0].ref, rules[0].handle, rules[-1].handle, len(rules))
         ways = tuple(addressed(states, b"").items())
         view = replace(scene, host=Host())  # a walk is all of one host, and hosts are long to compare
         key = (view, self.group, stack, run, ways)
         if key not in self._known:
-            begin, own = len(self.outcomes), Result()
+            begin, own, phased = len(self.outcomes), Result(), self.phased
+            self.phased = False
             after = self._in_turn(scene, rules, states, stack, own)
-            self._known[key] = (after, own, self.outcomes[begin:])
+            self._known[key] = (after, own, self.outcomes[begin:], self.phased)
+            self.phased = phased or self.phased
         else:
             self.outcomes += self._known[key][2]
+            self.phased = self.phased or self._known[key][3]
         (daddr,) = addresses
-        after, own, _ = self._known[key]
+        after, own, *_ = self._known[key]
         for packet, cubes in addressed(own.through, daddr).items():
             add(result.through, packet, cubes)
         for packet, cubes in addressed(own.accepted, daddr).items():
@@ -179,35 +189,34 @@ class Walk:
         if len(rules) < LONG:
             yield False, rules
             return
-        for is_blind, run in groupby(rules, key=lambda rule: self._is_blind(rule, scene.family)):
+        family, from_client = scene.family, scene.from_client
+        known = self._blind.setdefault((family, from_client), {})
+        for is_blind, run in groupby(
+            rules, key=lambda rule: self._is_blind(rule, family, from_client, known)
+        ):
             yield is_blind, list(run)
 
-    def _is_blind(self, rule: Rule, family: Family) -> bool:
-        if (rule, family) not in self._blind:
+    def _is_blind(self, rule: Rule, family: Family, from_client: bool, known: dict[Rule, bool]) -> bool:
+        if rule not in known:
             try:
                 exprs = self.ruleset.expressions(rule)
             except DecodeError:  # said when the rule is reached, if it is
                 return False
-            self._blind[rule, family] = blind(exprs, family)
+            known[rule] = blind(exprs, family, from_client)
             self._ports.setdefault(rule, required_ports(exprs))
-        return self._blind[rule, family]
+        return known[rule]
 
-    def _rules(self, ref: ChainRef, states: States) -> Sequence[Rule]:
-        """The rules that any of the packets could match: those about other destinations are passed over."""
+    def _is_phased(self, rule: Rule, exprs: Sequence[nft.Expr]) -> bool:
+        if rule not in self._phased:
+            self._phased[rule] = phased(exprs)
+        return self._phased[rule]
+
+    def _rules(self, scene: Scene, ref: ChainRef, states: States) -> Sequence[Rule]:
+        """The rules that any of the packets could match: those about other addresses are passed over."""
         if ref not in self._index:
-            rules = self.ruleset.rules(ref)
-            by_address: dict[bytes, list[int]] = {}
-            others: list[int] = []
-            for position, rule in enumerate(rules):
-                (others if rule.daddr is None else by_address.setdefault(rule.daddr, [])).append(position)
-            self._index[ref] = (rules, by_address, others)
-        rules, by_address, others = self._index[ref]
-        if not by_address:
-            return rules
-        positions = list(others)
-        for daddr in {packet.daddr for packet in states}:
-            positions.extend(by_address.get(daddr, ()))
-        return [rules[position] for position in sorted(positions)]
+            self._index[ref] = Index(self.ruleset, self.ruleset.rules(ref))
+        index, addresses = self._index[ref], [packet.daddr for packet in states]
+        return index.to(addresses) if scene.from_client else index.answering(addresses, scene.family)
 
     def _rule(
         self, scene: Scene, rule: Rule, states: States, stack: tuple[Rule, ...], result: Result
@@ -216,9 +225,14 @@ class Walk:
         if rule not in self._ports:
             self._ports[rule] = required_ports(self.ruleset.expressions(rule))
         ports = self._ports[rule]
-        if ports is not None and not any(contains(ports, packet.dport) for packet in states):
-            return states
+        if ports is not None:
+            asked = [packet.dport for packet in states] if scene.from_client else []
+            if not any(contains(ports, port) for port in asked) and (
+                scene.from_client or not intersect(ports, scene.sport.base)
+            ):
+                return states
         exprs = self.ruleset.expressions(rule)
+        self.phased = self.phased or self._is_phased(rule, exprs)
         following: States = {}
         jumping: dict[Verdict, States] = {}
         count = 0
@@ -264,10 +278,10 @@ class Walk:
             add(jumping.setdefault(verdict, {}), packet, cubes)
         elif verdict.code in (Code.DROP, Code.STOLEN):
             for cube in cubes:
-                self._note(Fate.DROPPED, packet, cube, (*stack, rule))
+                self.note(Fate.DROPPED, packet, cube, (*stack, rule))
         elif verdict.code == REJECTED:
             for cube in cubes:
-                self._note(Fate.REJECTED, packet, cube, (*stack, rule))
+                self.note(Fate.REJECTED, packet, cube, (*stack, rule))
         else:
             low = verdict.code & 0xFF
             why = (
@@ -276,7 +290,7 @@ class Walk:
                 else f"verdict {verdict.code}"
             )
             for cube in cubes:
-                self._note(Fate.UNKNOWN, packet, cube, (*stack, rule), why=why)
+                self.note(Fate.UNKNOWN, packet, cube, (*stack, rule), why=why)
 
     def _jump(
         self,
@@ -306,15 +320,16 @@ class Walk:
             target: Target | None = None,
             why: str = "",
         ) -> None:
-            self._note(fate, packet, cube, (*stack, rule), mechanism, target, why)
+            self.note(fate, packet, cube, (*stack, rule), mechanism, target, why)
 
         ref = rule.ref
         name = f"{ref.family} {ref.table} {ref.chain} {rule.handle}"
         if stack:  # a chain that is entered twice counts, and rolls its dice, twice
             name += " by " + ",".join(str(each.handle) for each in stack)
+        name += scene.turn.value  # and again for every packet
         return Context(scene, self.ruleset, ref.family, ref.table, name, emit, (*stack, rule))
 
-    def _note(
+    def note(
         self,
         fate: Fate,
         packet: Packet,
@@ -324,8 +339,12 @@ class Walk:
         target: Target | None = None,
         why: str = "",
     ) -> None:
+        """Add an outcome."""
+        if packet.turned is not None:  # where it was going, and by which rules
+            target = target or packet.turned.target
+            path, mechanism = (*packet.turned.path, *path), packet.turned.mechanism
         self.outcomes.append(
-            Outcome(fate, cube, path, mechanism, target, packet.shadow, self.group, why, packet)
+            Outcome(fate, cube, path, mechanism, target, packet.shadow, self.group, why, packet, self.turn)
         )
 
     def tracking(self, family: Family) -> bool:
@@ -350,4 +369,4 @@ class Walk:
     def _unknown(self, states: States, path: tuple[Rule, ...], why: str) -> None:
         for packet, cubes in states.items():
             for cube in cubes:
-                self._note(Fate.UNKNOWN, packet, cube, path, why=why)
+                self.note(Fate.UNKNOWN, packet, cube, path, why=why)

@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from k3swatch.evaluate.cells import big, blank, equal, known, masked, undecided, within
+from k3swatch.evaluate.cells import Cells, big, blank, equal, known, masked, undecided, within
 from k3swatch.evaluate.cube import YES, Box, Kind, Var, flag
-from k3swatch.evaluate.machine import Context, Path, maybe, split
-from k3swatch.evaluate.packet import (
-    RTN_LOCAL,
-    RTN_UNICAST,
-    Packet,
-    has_connection,
-    interface_cells,
-    is_local,
-    owner_of,
+from k3swatch.evaluate.fib import RTN_LOCAL, RTN_UNICAST, destination_type, interface_cells, source_type
+from k3swatch.evaluate.header import (
+    destination_address,
+    destination_port,
     source_address,
     source_port,
-    source_type,
+    tcp_flags,
 )
+from k3swatch.evaluate.machine import Context, Path, maybe, split
+from k3swatch.evaluate.native import UNTRACKED, state, status_bits
+from k3swatch.evaluate.packet import has_connection, owner_of
 from k3swatch.evaluate.ranges import Ranges, contains, normal
 from k3swatch.model import xt
 from k3swatch.model.expr import XtMatch
@@ -39,7 +37,7 @@ def match(context: Context, expr: XtMatch, path: Path) -> list[Path]:
     if isinstance(expr.spec, xt.Environment) and expr.spec.holds is None:
         # one that counts is the rule's own; two of the others are the same test when all their bytes are
         which = context.rule_id if expr.name in _METERS else expr.info.hex()
-        identity = f"{expr.name} {expr.revision} {which}"
+        identity = f"{expr.name} {expr.revision} {which}{context.scene.turn.value}"
         return maybe(path, expr.spec.words, identity=identity)
     tester = _MATCHES.get(type(expr.spec))
     if tester is None:
@@ -62,12 +60,15 @@ def port_ranges(ranges: tuple[tuple[int, int], ...]) -> Ranges:
     return normal([(low, high) for low, high in ranges if low <= high])
 
 
-def _destination_port(packet: Packet, ranges: Ranges, invert: bool) -> Test:
-    return ALWAYS if contains(ranges, packet.dport) != invert else NEVER
+def _destination_port(context: Context, path: Path, ranges: Ranges, invert: bool) -> Test:
+    return _port(context, destination_port(context.scene, path.packet), ranges, invert)
 
 
 def _source_port(context: Context, path: Path, ranges: Ranges, invert: bool) -> Test:
-    cells = source_port(context.scene, path.packet)
+    return _port(context, source_port(context.scene, path.packet), ranges, invert)
+
+
+def _port(context: Context, cells: Cells, ranges: Ranges, invert: bool) -> Test:
     if cells == big(context.scene.sport, 2):
         return [(context.scene.sport, ranges)], not invert
     value = known(cells)
@@ -81,14 +82,14 @@ def _ports(context: Context, spec: xt.Ports, path: Path) -> list[Test]:
         return [NEVER]
     tests = [
         _source_port(context, path, port_ranges((spec.source,)), spec.invert_source),
-        _destination_port(path.packet, port_ranges((spec.destination,)), spec.invert_destination),
+        _destination_port(context, path, port_ranges((spec.destination,)), spec.invert_destination),
     ]
     if spec.flags_mask or spec.invert_flags:
-        syn = 0x02
-        hit = syn & spec.flags_mask == spec.flags_compare
-        tests.append(ALWAYS if hit != spec.invert_flags else NEVER)
+        shown = masked(tcp_flags(context.scene), spec.flags_mask & 0xFF, 0)
+        tests.append((equal((shown,), bytes([spec.flags_compare & 0xFF]), path.cube), not spec.invert_flags))
     if spec.option:
-        tests.append(([(flag(f"tcp option {spec.option}", Kind.ENVIRONMENT), YES)], not spec.invert_option))
+        words = f"tcp option {spec.option}{context.scene.turn.value}"
+        tests.append(([(flag(words, Kind.ENVIRONMENT), YES)], not spec.invert_option))
     return tests
 
 
@@ -96,9 +97,14 @@ def _multiport(context: Context, spec: xt.Multiport, path: Path) -> list[Test]:
     ranges = port_ranges(spec.ranges)
     if spec.which == 0:
         return [_source_port(context, path, ranges, spec.invert)]
-    if spec.which == 1 or contains(ranges, path.packet.dport):
-        return [_destination_port(path.packet, ranges, spec.invert)]
-    return [_source_port(context, path, ranges, spec.invert)]
+    if spec.which == 1:
+        return [_destination_port(context, path, ranges, spec.invert)]
+    # either: the server's end is known, and decides where it is one of them
+    server, client = _destination_port, _source_port
+    if not context.scene.from_client:
+        server, client = client, server
+    hit = server(context, path, ranges, False)
+    return [client(context, path, ranges, spec.invert)] if hit[0] is None else [(hit[0], not spec.invert)]
 
 
 def _addrtype(context: Context, spec: xt.Addrtype, path: Path) -> list[Test]:
@@ -107,8 +113,9 @@ def _addrtype(context: Context, spec: xt.Addrtype, path: Path) -> list[Test]:
     if spec.source:
         kind = None if spec.limit_in or spec.limit_out else source_type(scene, path.packet)
         if kind is None:
-            words = f"source is of type {spec.source:#x}"
-            tests.append(([(flag(words, Kind.ENVIRONMENT, str(spec)), YES)], not spec.invert_source))
+            words = f"source is of type {spec.source:#x}{context.scene.turn.value}"
+            identity = f"{spec}{context.scene.turn.value}"
+            tests.append(([(flag(words, Kind.ENVIRONMENT, identity), YES)], not spec.invert_source))
         else:
             hit = _is_type(scene.family, spec.source, kind == RTN_LOCAL)
             tests.append(ALWAYS if hit != spec.invert_source else NEVER)
@@ -137,7 +144,12 @@ _UNSPEC, _LOCAL, _ANYCAST, _MULTICAST, _UNREACHABLE = (1 << bit for bit in (0, 2
 
 def _destination_type(context: Context, spec: xt.Addrtype, path: Path) -> Test:
     scene, daddr = context.scene, path.packet.daddr
-    local = is_local(scene.host, daddr)
+    kind = destination_type(scene, path.packet)
+    if kind is None or (kind == RTN_LOCAL and not scene.from_client and (spec.limit_in or spec.limit_out)):
+        words = f"destination is of type {spec.destination:#x}{scene.turn.value}"
+        flagged = flag(words, Kind.ENVIRONMENT, f"{spec}{scene.turn.value}")
+        return [(flagged, YES)], not spec.invert_destination
+    local = kind == RTN_LOCAL
     here, there = (_is_type(scene.family, spec.destination, each) for each in (True, False))
     if local and spec.limit_in and scene.iif is not None and scene.host.interfaces:
         owner = owner_of(scene.host, daddr)
@@ -171,11 +183,12 @@ def _statistic(context: Context, spec: xt.Statistic, path: Path) -> list[Test]:
 
 
 def _state_bits(context: Context, path: Path) -> int:
-    """XT_CONNTRACK_STATE_* of a first packet: its own, and what NAT has done by now."""
+    """XT_CONNTRACK_STATE_*: its own, and what NAT has done by now."""
     packet = path.packet
+    bits = state(context.scene, packet)
     if not has_connection(context.scene, packet):
-        return 1 if packet.tracked else 256
-    return 8 | (64 if packet.snatted else 0) | (128 if packet.dialled else 0)
+        return 256 if bits == UNTRACKED else bits
+    return bits | (64 if packet.snatted else 0) | (128 if packet.dialled else 0)
 
 
 def _state(context: Context, spec: xt.State, path: Path) -> list[Test]:
@@ -201,7 +214,7 @@ def _conntrack(context: Context, spec: xt.Conntrack, path: Path) -> list[Test]:
         hit = spec.protocol == scene.protocol.number
         tests.append(ALWAYS if hit != bool(spec.invert & _PROTO) else NEVER)
     length = scene.family.length
-    source = source_address(scene, packet)
+    source = source_address(scene, packet) if scene.from_client else big(scene.saddr, length)
     before = blank("ct original saddr", Kind.ENVIRONMENT, length) if packet.snatted else source
     daddr, dport = packet.dialled or (packet.daddr, packet.dport)
     pairs = (
@@ -217,8 +230,7 @@ def _conntrack(context: Context, spec: xt.Conntrack, path: Path) -> list[Test]:
             tests.append((equal(shown, wanted, path.cube), not spec.invert & bit))
     if spec.match & _STATUS:
         # EXPECTED, SEEN_REPLY, ASSURED, CONFIRMED; NONE is no bit, and matches nothing
-        confirmed = 8 if scene.vantage is Vantage.LOCAL and scene.iif is not None else 0
-        hit = bool(spec.status_mask & confirmed)
+        hit = bool(spec.status_mask & status_bits(scene))
         tests.append(ALWAYS if hit != bool(spec.invert & _STATUS) else NEVER)
     for bit, ports, port in (
         (_ORIGSRC_PORT, spec.origsrc_port, None),
@@ -229,19 +241,20 @@ def _conntrack(context: Context, spec: xt.Conntrack, path: Path) -> list[Test]:
         if spec.match & bit:
             ranges, invert = port_ranges((ports,)), bool(spec.invert & bit)
             if port is None:
-                tests.append(_source_port(context, path, ranges, invert))
+                tests.append(_port(context, big(scene.sport, 2), ranges, invert))
             else:
                 tests.append(ALWAYS if contains(ranges, port) != invert else NEVER)
     if spec.match & _DIRECTION:
-        tests.append(ALWAYS if not spec.invert & _DIRECTION else NEVER)
+        tests.append(ALWAYS if scene.from_client != bool(spec.invert & _DIRECTION) else NEVER)
     if spec.match & _EXPIRES:
-        tests.append(([(flag("ct expires", Kind.ENVIRONMENT), YES)], not spec.invert & _EXPIRES))
+        words = f"ct expires{scene.turn.value}"
+        tests.append(([(flag(words, Kind.ENVIRONMENT), YES)], not spec.invert & _EXPIRES))
     return tests
 
 
 def _owner(context: Context, spec: xt.Owner, path: Path) -> list[Test]:
     uid, gid, socket = 1, 2, 4
-    if context.scene.vantage is not Vantage.LOCAL:
+    if context.scene.uid is None:
         # owner_mt: without a socket only "! --socket-exists" and friends hold
         return [ALWAYS if not (spec.match ^ spec.invert) & spec.match else NEVER]
     tests: list[Test] = []
@@ -250,7 +263,8 @@ def _owner(context: Context, spec: xt.Owner, path: Path) -> list[Test]:
     if spec.match & uid:
         tests.append(([(context.scene.uid, (spec.uid,))], not spec.invert & uid))
     if spec.match & gid:
-        var = Var("gid", ((0, 2**32 - 1),), Kind.FIELD, "gid")
+        words = "gid" if context.scene.from_client else "gid of the server"
+        var = Var(words, ((0, 2**32 - 1),), context.scene.uid.kind, words)
         tests.append(([(var, (spec.gid,))], not spec.invert & gid))
     return tests
 
@@ -264,8 +278,8 @@ def _iprange(context: Context, spec: xt.IpRange, path: Path) -> list[Test]:
         tests.append((within(source, low, high, path.cube), not spec.invert_source))
     if spec.destination is not None:
         low, high = (side[:length] for side in spec.destination)
-        hit = low <= path.packet.daddr <= high
-        tests.append(ALWAYS if hit != spec.invert_destination else NEVER)
+        goes = destination_address(context.scene, path.packet)
+        tests.append((within(goes, low, high, path.cube), not spec.invert_destination))
     return tests
 
 
@@ -280,13 +294,16 @@ def _pkttype(context: Context, spec: xt.PktType, path: Path) -> list[Test]:
 
 def _rpfilter(context: Context, spec: xt.RpFilter, path: Path) -> list[Test]:
     """rpfilter_mt: packets of ours pass; for others only routing knows."""
-    if context.scene.vantage is Vantage.LOCAL:
+    scene = context.scene
+    if scene.iif is not None and scene.iif.base == ((scene.loopback[0],) * 2,):
         return [ALWAYS if not spec.invert else NEVER]
-    return [([(flag("reverse path exists", Kind.ENVIRONMENT), YES)], not spec.invert)]
+    words = f"reverse path exists{scene.turn.value}"
+    return [([(flag(words, Kind.ENVIRONMENT), YES)], not spec.invert)]
 
 
 def _socket(context: Context, spec: xt.XtSocket, path: Path) -> list[Test]:
-    return [([(flag("a socket takes it", Kind.ENVIRONMENT, str(spec)), YES)], True)]
+    words = f"a socket takes it{context.scene.turn.value}"
+    return [([(flag(words, Kind.ENVIRONMENT, f"{spec} {words}"), YES)], True)]
 
 
 def _physdev(context: Context, spec: xt.PhysDev, path: Path) -> list[Test]:
@@ -304,13 +321,13 @@ def _ip_header(context: Context, spec: xt.IpHeader, path: Path) -> list[Test]:
         return [NEVER]  # IPT_F_FRAG: only fragments after the first
     for (address, mask), cells, bit in (
         (spec.source, source_address(scene, packet), 8),
-        (spec.destination, tuple(packet.daddr), 16),
+        (spec.destination, destination_address(scene, packet), 16),
     ):
         shown = tuple(masked(cell, m, 0) for cell, m in zip(cells, mask[:length], strict=True))
         tests.append((equal(shown, address[:length], path.cube), not spec.invert & bit))
     for pattern, cells, bit in (
-        (spec.in_interface, interface_cells(scene, "name", 16), 1),
-        (spec.out_interface, _out_name(context), 2),
+        (spec.in_interface, interface_cells(scene, scene.iif, "name", 16), 1),
+        (spec.out_interface, interface_cells(scene, scene.oif, "name", 16), 2),
     ):
         if pattern:
             name = pattern.encode("utf-8", "surrogateescape")
@@ -320,11 +337,6 @@ def _ip_header(context: Context, spec: xt.IpHeader, path: Path) -> list[Test]:
         hit = spec.protocol == scene.protocol.number
         tests.append(ALWAYS if hit != bool(spec.invert & 0x40) else NEVER)
     return tests
-
-
-def _out_name(context: Context) -> tuple[int, ...]:
-    local = context.scene.vantage is Vantage.LOCAL and context.scene.iif is None
-    return tuple((context.scene.loopback[1].encode() if local else b"").ljust(16, b"\0"))
 
 
 _METERS = frozenset({"limit", "hashlimit", "recent", "quota", "connlimit", "connbytes", "nfacct", "rateest"})

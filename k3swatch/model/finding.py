@@ -88,11 +88,19 @@ class Finding:
     # A block that meets only some (`conditions` say whom), an address nobody listens on while others are served:
     # told, but no alarm and no part of the port's state.
     restriction: bool = False
+    # How many steps at the end of the path refuse a connection that those before them sent elsewhere: its `state` is
+    # blocked then, `mechanism` and `destination` say how it was taken. 0: nothing of the kind.
+    refusing: int = 0
 
     @property
     def rule(self) -> PathStep | None:
         """The deciding rule: the last on the path."""
         return self.path[-1] if self.path else None
+
+    @property
+    def taking(self) -> PathStep | None:
+        """The rule that sends connections elsewhere, whatever becomes of them then; else the deciding one."""
+        return self.path[-1 - self.refusing] if 0 < self.refusing < len(self.path) else self.rule
 
     @property
     def cause(self) -> tuple[str, ...]:
@@ -105,7 +113,7 @@ class Finding:
         kind = self.state if self.mechanism is Mechanism.NONE else self.mechanism
         if self.anchor is not None:
             return (kind, self.family, "", *self.anchor)
-        step = self.rule
+        step = self.taking
         where = (step.family, step.table, step.chain) if step else ("", "", "")
         place = self.destination or ""
         if self.mechanism in (Mechanism.REDIRECT, Mechanism.TPROXY):

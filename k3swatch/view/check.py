@@ -6,7 +6,7 @@ from k3swatch.model.finding import Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.words import UNRULED, Evidence, Mechanism
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import clip, coloured, some
-from k3swatch.view.place import unruled
+from k3swatch.view.place import toward, unruled
 from k3swatch.view.who import sure, taken_by
 
 
@@ -34,14 +34,15 @@ def finding_line(finding: Finding) -> str:
     parts = [f"{finding.state}{'' if finding.certain else ' (not certain)'}: {finding.vantage}"]
     parts.append(some(finding.addresses, 3) if finding.addresses else finding.family)
     if finding.destination:
-        parts.append(f"to {finding.destination}")
+        parts.append(f"{toward(finding)} {finding.destination}")
     if finding.mechanism not in (Mechanism.NONE, *UNRULED):
         parts.append(f"by {finding.mechanism}")
     if finding.conditions:
         parts.append("only " + " and ".join(escape(condition) for condition in finding.conditions))
     if finding.rule:
         taker = unruled(finding.rule)
-        parts.append(f"by {taker}" if taker else f"rule {where(finding.rule)}")
+        before = f"{where(finding.taking)}, then " if finding.refusing and finding.taking else ""
+        parts.append(f"by {taker}" if taker else f"rule {before}{where(finding.rule)}")
     if finding.shadowed:
         parts.append("(waits behind another rule)")
     if Evidence.FLOW in finding.evidence:

@@ -66,6 +66,7 @@ def finding(found: Finding) -> Document:
         "restriction": found.restriction,
         "why": found.why,
         "path": [step(one) for one in found.path],
+        "refusing": found.refusing,
         "culprit": culprit(found.culprit),
         "cure": cure(found),
     }

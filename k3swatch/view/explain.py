@@ -14,6 +14,7 @@ from k3swatch.model.words import UNRULED, Evidence, Mechanism, State, Vantage
 from k3swatch.view.cure import cure
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import WIDTH, clip, coloured, some, wrap
+from k3swatch.view.place import toward
 from k3swatch.view.who import receiver, sure, taken_by
 
 HEIGHT = 23  # the prompt takes the last line
@@ -125,7 +126,7 @@ def _taken(culprit: Culprit, brief: bool) -> list[str]:
 
 def _headline(group: Sequence[Finding], number: str) -> list[str]:
     first = group[0]
-    target = f" to {first.destination}" if first.destination else ""
+    target = f" {toward(first)} {first.destination}" if first.destination else ""
     how = "" if first.mechanism is Mechanism.NONE else f" by {first.mechanism}"
     notes = []
     if not all(finding.certain for finding in group) and first.state is not State.UNKNOWN:

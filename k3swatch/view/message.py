@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from k3swatch.model.finding import Culprit, Finding, PortVerdict
+from k3swatch.model.finding import Culprit, Finding, PathStep, PortVerdict
 from k3swatch.model.incident import Change, Incident, Transition
 from k3swatch.model.words import Mechanism, State, Vantage
 from k3swatch.view.cure import cure
 from k3swatch.view.escape import escape
-from k3swatch.view.place import unruled
+from k3swatch.view.place import toward, unruled
 from k3swatch.view.who import COMMITTED, committed, receiver, sure, taken_by
 
 TEXT = 200  # characters of a rule or a reason
@@ -164,7 +164,7 @@ def destinations(findings: Iterable[Finding]) -> list[str]:
 
 def _target(incident: Incident) -> str:
     found = destinations(incident.findings)
-    return f" to {_some(found)}" if found else ""
+    return f" {toward(incident.findings[0])} {_some(found)}" if found else ""
 
 
 def _short(incident: Incident) -> str:
@@ -191,8 +191,10 @@ def _how(incident: Incident) -> str:
     elif (words := f": {unruled(step) or ''}") != ": ":
         words += f" ({escape(why, TEXT)})" if why else ""
     else:
-        place = f"{step.family} {escape(step.table, 64)} {escape(step.chain, 64)} handle {step.handle}"
-        words = f': rule "{escape(step.rule, TEXT)}" in {place}' + (f" ({escape(why, TEXT)})" if why else "")
+        words = f": {_rule(step)}"
+        if finding.refusing and finding.taking is not None:
+            words = f": {_rule(finding.taking)}, then {_rule(step)}"
+        words += f" ({escape(why, TEXT)})" if why else ""
     who = receiver(incident.findings)
     if who is not None:
         words += f", taken by {taken_by(who, brief=True)}"
@@ -202,6 +204,11 @@ def _how(incident: Incident) -> str:
     elif incident.committer:
         words += f", committed by {escape(incident.committer[1], 32)} (pid {incident.committer[0]})"
     return words
+
+
+def _rule(step: PathStep) -> str:
+    place = f"{step.family} {escape(step.table, 64)} {escape(step.chain, 64)} handle {step.handle}"
+    return f'rule "{escape(step.rule, TEXT)}" in {place}'
 
 
 def _removed(transition: Transition) -> str:

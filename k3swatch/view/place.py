@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from k3swatch.model.finding import PathStep
+from k3swatch.model.finding import Finding, PathStep
 from k3swatch.view.escape import escape
 
 TEXT = 200
+
+
+def toward(finding: Finding) -> str:
+    """`to`, before a destination; `on the way to`, where connections never get there."""
+    return "on the way to" if finding.refusing else "to"
 
 
 def unruled(step: PathStep) -> str | None:

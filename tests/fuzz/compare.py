@@ -123,12 +123,15 @@ def asked(walk: Walk, rig: Rig, port: ProtectedPort, dial: Dial) -> Judgement:
     if not open_ones:
         return Judgement(DELIVERED, findings=open_ones)
     first = open_ones[0]
-    path = tuple((ChainRef(step.family, step.table, step.chain), step.handle) for step in first.path)
+    steps = first.path[-first.refusing :]  # what refuses it, without what had sent it elsewhere before
+    path = tuple((ChainRef(step.family, step.table, step.chain), step.handle) for step in steps)
     sure = len(open_ones) == 1 and first.certain and not first.conditions
     if not sure or first.state not in (State.DIVERTED, State.BLOCKED):
         return Judgement(MAYBE, findings=open_ones)
     word = DIVERTED if first.state is State.DIVERTED else BLOCKED
-    ways = frozenset(tuple((rule.ref, rule.handle) for rule in end.path) for end in walk.outcomes)
+    ways = frozenset(
+        tuple((rule.ref, rule.handle) for rule in end.path[len(end.taken) :]) for end in walk.outcomes
+    )
     return Judgement(word, first.destination or "", path, open_ones, ways)
 
 

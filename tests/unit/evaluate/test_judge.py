@@ -14,6 +14,7 @@ from k3swatch.model.expr import (
     Bitwise,
     Cmp,
     Code,
+    Ct,
     Expr,
     Immediate,
     Limit,
@@ -481,7 +482,8 @@ def test_input_policy_that_forgot_the_port_is_blocked_for_others_only() -> None:
 def test_input_policy_with_a_door_for_some_is_a_firewall() -> None:
     ruleset = TableRuleset()
     allowed: list[Expr] = [*saddr("10.0.0.0/8"), *dport(6443), *verdict(Code.ACCEPT)]
-    ruleset.base("fw", "input", INPUT, allowed, kind="filter", priority=0, policy=Code.DROP)
+    answers: list[Expr] = [Ct(1, 0), Cmp(1, 0, b"\2\0\0\0"), *verdict(Code.ACCEPT)]
+    ruleset.base("fw", "input", INPUT, answers, allowed, kind="filter", priority=0, policy=Code.DROP)
     found = [f for f in verdict_on(ruleset).findings if not f.restriction]
     # from outside it is a firewall; a process of this host that dials 127.0.0.1 does so from 127.0.0.1
     assert {(f.vantage, f.addresses) for f in found} == {(Vantage.LOCAL, ("127.0.0.1", "192.168.1.233"))}

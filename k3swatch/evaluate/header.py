@@ -1,0 +1,157 @@
+"""What is in the headers of a packet: known bytes where it has them, unknowns where connections differ.
+
+Follows nft_payload_eval (net/netfilter/nft_payload.c) and the headers of RFC 791, 8200, 9293 and 768.
+"""
+
+from __future__ import annotations
+
+from k3swatch.evaluate.cells import Byte, Cells, Part, big, blank
+from k3swatch.evaluate.cube import Kind, Var
+from k3swatch.evaluate.packet import NAT_DST, Packet, Scene, Turn
+from k3swatch.model.ruleset import OUTPUT, PREROUTING
+from k3swatch.model.words import Family, Protocol
+
+SADDR = {Family.IP: 12, Family.IP6: 8}  # offsets in the network header
+DADDR = {Family.IP: 16, Family.IP6: 24}
+
+
+def source_address(scene: Scene, packet: Packet) -> Cells:
+    """The address it comes from, as it is by now."""
+    cells = load_payload(scene, packet, 1, SADDR[scene.family], scene.family.length)
+    assert cells is not None
+    return cells
+
+
+def source_port(scene: Scene, packet: Packet) -> Cells:
+    """The port it comes from, as it is by now."""
+    cells = load_payload(scene, packet, 2, 0, 2)
+    assert cells is not None
+    return cells
+
+
+def destination_address(scene: Scene, packet: Packet) -> Cells:
+    """The address it goes to, as it is by now."""
+    if scene.from_client and not packet.patch:
+        return tuple(packet.daddr)
+    cells = load_payload(scene, packet, 1, DADDR[scene.family], scene.family.length)
+    assert cells is not None
+    return cells
+
+
+def destination_port(scene: Scene, packet: Packet) -> Cells:
+    """The port it goes to, as it is by now."""
+    if scene.from_client and not packet.patch:
+        return tuple(packet.dport.to_bytes(2))
+    cells = load_payload(scene, packet, 2, 2, 2)
+    assert cells is not None
+    return cells
+
+
+def environment(words: str, length: int) -> Cells:
+    """Bytes that are understood but not to be known from here."""
+    return blank(words, Kind.ENVIRONMENT, length)
+
+
+def load_payload(scene: Scene, packet: Packet, base: int, offset: int, length: int) -> Cells | None:
+    """Bytes of the packet; None where the kernel would break (no such header)."""
+    if base == 0 and (scene.iif is None or scene.iif.base == ((scene.loopback[0],) * 2,)):
+        return None
+    image = {0: _link, 1: _network, 2: _transport}.get(base)
+    if image is None:
+        return environment(f"@ih,{offset * 8},{length * 8}{scene.turn.value}", length)
+    cells = image(scene, packet)
+    if packet.patch:
+        over = {position: byte for header, position, byte in packet.patch if header == base}
+        cells = tuple(over.get(position, cell) for position, cell in enumerate(cells))
+    if offset + length <= len(cells):
+        return cells[offset : offset + length]
+    name = {0: "ll", 1: "nh", 2: "th"}[base]
+    return environment(f"@{name},{offset * 8},{length * 8}{scene.turn.value}", length)
+
+
+def _link(scene: Scene, packet: Packet) -> Cells:
+    ethertype = (0x08, 0x00) if scene.family is Family.IP else (0x86, 0xDD)
+    turn = scene.turn.value
+    return (
+        *big(Var(f"ether daddr{turn}", ((0, 2**48 - 1),), Kind.FIELD, f"ether daddr{turn}"), 6),
+        *big(Var(f"ether saddr{turn}", ((0, 2**48 - 1),), Kind.FIELD, f"ether saddr{turn}"), 6),
+        *ethertype,
+    )
+
+
+def _addresses(scene: Scene, packet: Packet) -> tuple[Cells, Cells]:
+    """Where from and where to."""
+    length = scene.family.length
+    client = big(scene.saddr, length)
+    if scene.from_client:
+        return client, tuple(packet.daddr)
+    if _still_translated(scene, packet):
+        client = environment("where answers go before source NAT is undone", length)
+    return tuple(packet.daddr), client
+
+
+def _still_translated(scene: Scene, packet: Packet) -> bool:
+    """Whether an answer still goes to what source NAT made of the client (nf_nat_packet)."""
+    return packet.snatted and scene.hook in (PREROUTING, OUTPUT) and scene.priority < NAT_DST
+
+
+def _network(scene: Scene, packet: Packet) -> Cells:
+    saddr, daddr = _addresses(scene, packet)
+    turn = scene.turn.value
+    if scene.family is Family.IP:
+        return (
+            0x45,
+            *environment(f"ip dscp{turn}", 1),
+            *environment(f"ip length{turn}", 2),
+            *environment(f"ip id{turn}", 2),
+            # no fragment: only DF may be set
+            Part(Var(f"ip df{turn}", ((0, 255),), Kind.ENVIRONMENT, f"ip df{turn}"), 0, mask=0x40),
+            0,
+            *environment(f"ip ttl{turn}", 1),
+            scene.protocol.number,
+            *environment(f"ip checksum{turn}", 2),
+            *saddr,
+            *daddr,
+        )
+    return (
+        Part(Var(f"ip6 dscp{turn}", ((0, 15),), Kind.ENVIRONMENT, f"ip6 dscp{turn}"), 0, 0x0F, 0x60),
+        *environment(f"ip6 flowlabel{turn}", 3),
+        *environment(f"ip6 length{turn}", 2),
+        scene.protocol.number,  # no extension headers
+        *environment(f"ip6 hoplimit{turn}", 1),
+        *saddr,
+        *daddr,
+    )
+
+
+def _transport(scene: Scene, packet: Packet) -> Cells:
+    server, client = tuple(packet.dport.to_bytes(2)), big(scene.sport, 2)
+    if not scene.from_client and _still_translated(scene, packet):
+        client = environment("port answers go to before source NAT is undone", 2)
+    ports: Cells = (*client, *server) if scene.from_client else (*server, *client)
+    turn = scene.turn.value
+    if scene.protocol is Protocol.UDP:
+        return (*ports, *environment(f"udp length{turn}", 2), *environment(f"udp checksum{turn}", 2))
+    first = scene.turn is Turn.FIRST
+    acknowledged: Cells = (0, 0, 0, 0) if first else environment(f"tcp ackseq{turn}", 4)
+    return (
+        *ports,
+        *environment(f"tcp sequence{turn}", 4),
+        *acknowledged,
+        *environment(f"tcp doff{turn}", 1),
+        tcp_flags(scene),
+        *environment(f"tcp window{turn}", 2),
+        *environment(f"tcp checksum{turn}", 2),
+        0, 0,
+    )  # fmt: skip
+
+
+_ECN = {  # ECE and CWR when the client would like ECN, and ECE when the server does, too (RFC 3168)
+    Turn.FIRST: Part(Var("tcp ecn", ((0, 255),), Kind.FIELD, "tcp flags ecn | cwr"), 0, 0xC0, 0x02),
+    Turn.ANSWER: Part(Var("tcp ecn answer", ((0, 255),), Kind.FIELD, "tcp flags ecn"), 0, 0x40, 0x12),
+}
+
+
+def tcp_flags(scene: Scene) -> Byte:
+    """The byte of TCP's flags: SYN, SYN and ACK, ACK."""
+    return _ECN.get(scene.turn, 0x10)

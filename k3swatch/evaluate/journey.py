@@ -1,0 +1,240 @@
+"""The whole way of a connection to a protected port: the first packet, the answer, and what the client sends next.
+
+From outside: prerouting, then input; or, when NAT has sent it elsewhere, forward and postrouting. From this host:
+output, postrouting, and then, through the loopback interface, prerouting and input too; conntrack and NAT have been
+decided by then. Answers go the other way round. A connection is only there when all three get through: what drops
+answers, or everything but the first packet, blocks the port as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from k3swatch.evaluate.cells import Cells, little
+from k3swatch.evaluate.cube import EVERYTHING, Cube, Kind, Var, simplify
+from k3swatch.evaluate.hooks import hook, run
+from k3swatch.evaluate.ingress import before_ip
+from k3swatch.evaluate.outcome import Fate, Outcome, Target
+from k3swatch.evaluate.packet import (
+    EPHEMERAL,
+    SERVER_UID,
+    Packet,
+    Scene,
+    Turn,
+    Turned,
+    is_local,
+)
+from k3swatch.evaluate.ranges import normal, size
+from k3swatch.evaluate.walk import States, Walk, add, merged
+from k3swatch.model.ruleset import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
+from k3swatch.model.words import Mechanism, Vantage
+
+NO_MARK: Cells = (
+    0,
+    0,
+    0,
+    0,
+)  # of an answer: its socket's, which is nobody's to set but the server's own (SO_MARK)
+
+
+def outcomes(walk: Walk, scene: Scene, daddr: bytes, dport: int, backwards: bool = False) -> list[Outcome]:
+    """Every way a connection to this address and port can end; what no outcome covers is delivered.
+
+    `backwards`: chains of equal priority the other way round. `walk.tied` says whether that could matter.
+    Raises Interrupted when the ruleset changed meanwhile, SourceError when the base chains cannot be read.
+    """
+    walk.outcomes, walk.tied, walk.backwards = [], (), backwards
+    walk.turn, walk.phased = Turn.FIRST, False
+    there = _to_server(walk, scene, {scene.first_packet(daddr, dport): (EVERYTHING,)}, dport)
+    _overwritten(walk, there, daddr, dport)
+    mapped = len(walk.outcomes)
+    there = {packet: cubes for packet, cubes in there.items() if not packet.sent and packet.shadow is None}
+    walk.turn = Turn.ANSWER
+    back = _to_client(walk, replace(scene, turn=Turn.ANSWER), _later(there, NO_MARK), dport)
+    if walk.phased:
+        walk.turn = Turn.NEXT
+        back = _again(_later(back, little(scene.mark, 4)))
+        back = _to_server(walk, replace(scene, turn=Turn.NEXT), back, dport)
+    _narrowed(walk, mapped, back)
+    return walk.outcomes
+
+
+def _to_server(walk: Walk, scene: Scene, states: States, dport: int) -> States:
+    """What arrives of packets that the client sends: here, or out of this host."""
+    if scene.vantage is Vantage.EXTERNAL:
+        scene = replace(scene, uid=None)
+        states = before_ip(walk, scene, states, lambda *what: run(walk, *what))
+        states = hook(walk, scene, PREROUTING, states, dport)
+        here, away = _parted(walk, scene, states)
+        here = hook(walk, scene, INPUT, here, dport, late=True)
+        for oif, leaving in _by_way(scene, away):
+            on = replace(scene, oif=oif)
+            leaving = hook(walk, on, FORWARD, leaving, dport, late=True)
+            here.update(hook(walk, on, POSTROUTING, leaving, dport, late=True))
+        return here
+    loopback = _loopback(scene, "iif")
+    scene = replace(scene, oif=_loopback(scene, "oif"))
+    states = hook(walk, scene, OUTPUT, states, dport)
+    here, away = _parted(walk, scene, states)
+    here = hook(walk, scene, POSTROUTING, here, dport, late=True)
+    inside = replace(scene, iif=loopback, oif=None, uid=None)
+    here = hook(walk, inside, PREROUTING, here, dport, nat=False, late=True)
+    here, _ = _parted(walk, scene, here)
+    here = hook(walk, inside, INPUT, here, dport, nat=False, late=True)
+    for oif, leaving in _by_way(scene, away):
+        here.update(hook(walk, replace(scene, oif=oif), POSTROUTING, leaving, dport, late=True))
+    return here
+
+
+def _to_client(walk: Walk, scene: Scene, states: States, dport: int) -> States:
+    """What arrives of the server's answers, from here or from elsewhere."""
+    local = scene.vantage is Vantage.LOCAL
+    scene = replace(scene, sport=_usual(scene.sport))
+    back: States = {}
+    here = {packet: cubes for packet, cubes in states.items() if is_local(scene.host, packet.daddr)}
+    away = {packet: cubes for packet, cubes in states.items() if packet not in here}
+    if here:
+        client = _loopback(scene, "oif") if local else _answered(scene)
+        out = replace(scene, iif=None, oif=client, uid=SERVER_UID)
+        here = hook(walk, out, OUTPUT, here, dport)
+        here = hook(walk, out, POSTROUTING, here, dport, late=True)
+        if local:
+            inside = replace(scene, iif=_loopback(scene, "iif"), oif=None, uid=None)
+            here = hook(walk, inside, PREROUTING, here, dport, late=True)
+            here = hook(walk, inside, INPUT, here, dport, late=True)
+        back.update(here)
+    for way, coming in _by_way(scene, away):
+        inside = replace(scene, iif=way, oif=None, uid=None)
+        coming = hook(walk, inside, PREROUTING, coming, dport)
+        if local:
+            back.update(hook(walk, inside, INPUT, coming, dport, late=True))
+            continue
+        through = replace(inside, oif=_answered(scene))
+        coming = hook(walk, through, FORWARD, coming, dport, late=True)
+        back.update(hook(walk, through, POSTROUTING, coming, dport, late=True))
+    return back
+
+
+def _later(states: States, mark: Cells) -> States:
+    """The next packet of the same connections, from its other end."""
+    result: States = {}
+    for packet, cubes in states.items():
+        now = Packet(
+            packet.daddr,
+            packet.dport,
+            mark,
+            ctmark=packet.ctmark,
+            zone=packet.zone,
+            dialled=packet.dialled,
+            snatted=packet.snatted,
+            turned=packet.turned,
+            reached=packet.reached or (packet.dialled and (packet.daddr, packet.dport)),
+            connected=packet.tracked and packet.connected,
+        )
+        add(result, now, cubes)
+    return merged(result)
+
+
+def _again(states: States) -> States:
+    """As the client sends them: to where it dialled."""
+    result: States = {}
+    for packet, cubes in states.items():
+        daddr, dport = packet.dialled or (packet.daddr, packet.dport)
+        add(result, replace(packet, daddr=daddr, dport=dport), cubes)
+    return result
+
+
+def _usual(sport: Var) -> Var:
+    """The port that answers go to: one that systems choose by themselves. Who refuses answers to port 25 means mail."""
+    return sport if size(sport.base) == 1 else Var(sport.name, EPHEMERAL, sport.kind, sport.words)
+
+
+def _loopback(scene: Scene, name: str) -> Var:
+    index = scene.loopback[0]
+    return Var(name, ((index, index),), Kind.FIELD, name)
+
+
+def _answered(scene: Scene) -> Var:
+    """The interface that answers leave by: taken to be the one the client's packets come in on."""
+    assert scene.iif is not None
+    return scene.iif
+
+
+def _by_way(scene: Scene, states: States) -> list[tuple[Var, States]]:
+    """The packets that go elsewhere, by the interface of this host that leads there."""
+    if not states:
+        return []
+    indexes = [(each.index, each.index) for each in scene.host.interfaces if not each.loopback]
+    name = "oif" if scene.from_client else "iif of the answer"
+    return [(Var(name, normal(indexes) or ((1, 2**31 - 1),), Kind.FIELD, name), states)]
+
+
+def _parted(walk: Walk, scene: Scene, states: States) -> tuple[States, States]:
+    """Those that stay on this host, and those that NAT sends elsewhere. One whose destination was overwritten with
+    somebody else's address leaves here.
+    """
+    here: States = {}
+    away: States = {}
+    for packet, cubes in states.items():
+        if is_local(scene.host, packet.daddr):
+            here[packet] = cubes
+        elif packet.sent:
+            _sent(walk, packet, cubes)
+        else:
+            away[packet] = cubes
+    return here, away
+
+
+def _overwritten(walk: Walk, states: States, daddr: bytes, dport: int) -> None:
+    """Note where a destination overwritten without a connection ends, if not where it was dialled.
+
+    At the port itself under another name it arrives, but nobody translates the answers.
+    """
+    for packet, cubes in states.items():
+        if not packet.sent or packet.turned is not None:
+            continue
+        if packet.dport != dport:
+            _sent(walk, packet, cubes)
+        elif (packet.dialled or (packet.daddr, packet.dport)) != (daddr, dport):
+            why = "the destination is overwritten without a connection: answers come from another address"
+            for cube in cubes:
+                walk.outcomes.append(Outcome(Fate.UNKNOWN, cube, packet.sent, why=why, shadow=packet.shadow))
+
+
+def _sent(walk: Walk, packet: Packet, cubes: Sequence[Cube]) -> None:
+    target = Target(packet.daddr, packet.daddr, packet.dport, packet.dport)
+    for cube in cubes:
+        walk.outcomes.append(
+            Outcome(Fate.MAPPED, cube, packet.sent, Mechanism.DNAT, target, packet.shadow, packet=packet)
+        )
+
+
+def _narrowed(walk: Walk, mapped: int, back: States) -> None:
+    """Outcomes (the first `mapped`) that say where NAT sends a connection, without what is lost on the way there or
+    back: that has outcomes of its own.
+    """
+    lost = {end.packet.turned for end in walk.outcomes if end.packet is not None and end.packet.turned}
+    if not lost:
+        return
+    arrived: dict[Turned, list[Cube]] = {}
+    for packet, cubes in back.items():
+        if packet.turned in lost and packet.turned is not None:
+            arrived.setdefault(packet.turned, []).extend(cubes)
+    told: set[Turned] = set()
+    kept: list[Outcome] = []
+    for end in walk.outcomes:
+        turned = _turned(end)
+        if turned is None or turned not in lost:
+            kept.append(end)
+        elif turned not in told:
+            told.add(turned)
+            kept += [replace(end, cube=cube) for cube in simplify(arrived.get(turned, ()))]
+    walk.outcomes[:] = kept
+
+
+def _turned(end: Outcome) -> Turned | None:
+    """What a packet carries that this outcome sends elsewhere; None for any other outcome."""
+    if end.fate is not Fate.MAPPED or end.shadow is not None or end.target is None or end.packet is None:
+        return None
+    return None if end.packet.turned is not None else Turned(end.path, end.mechanism, end.target)
