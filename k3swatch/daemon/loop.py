@@ -186,6 +186,7 @@ class Daemon:
         self.engine.flows_visible(self.sources.flows.current is not None, self.clock.now())
         blind = {source.name: source.blind_seconds for source in self.sources.all}
         self.sinks.meter(report.attach(self), report.counts(self), report.lost(self), blind)
+        self.sinks.recount(self.engine.incidents)
         self.notifier.status(report.status_line(self))
         self.handover.settle()
 

@@ -83,6 +83,10 @@ class Sinks:
             self._prometheus.blind(source, total - self._blind.get(source, 0.0))
         self._blind = dict(blind)
 
+    def recount(self, incidents: Iterable[Incident]) -> None:
+        """How many connections met the open incidents so far, kept for a daemon that is killed."""
+        self._store.recount(incidents)
+
     def report(self, event: Event) -> None:
         """A sink's own trouble, from any thread."""
         self._reported.append(event)

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from k3swatch.model.incident import Transition
+from k3swatch.model.incident import Incident, Transition
 from k3swatch.sinks.codec import encode
 from k3swatch.view.message import message
 
@@ -89,6 +89,12 @@ class Database:
             )
             if (cursor.lastrowid or 0) % 100 == 0:
                 self._trim()
+
+    def recount(self, incident: Incident) -> None:
+        """Keep how many connections an open incident has by now; nothing was told, so there is no transition."""
+        self._connection.execute(
+            "UPDATE incidents SET body=? WHERE id=? AND resolved_at IS NULL", (encode(incident), incident.id)
+        )
 
     def _trim(self) -> None:
         self._connection.execute(

@@ -10,6 +10,7 @@ import contextlib
 import sqlite3
 import threading
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 from k3swatch.clock import Clock
@@ -36,6 +37,10 @@ class Store:
         self._path = Path(directory) / FILE
         self._clock, self._report = clock, report
         self._waiting: deque[Transition] = deque()
+        self._recount: dict[
+            str, Incident
+        ] = {}  # by id: open ones that more connections met than were written
+        self._counted: dict[str, int] = {}  # by id: connections when last passed to the thread
         self._condition = threading.Condition()
         self._stopping = False
         self._said = False
@@ -54,7 +59,19 @@ class Store:
                 self._waiting.popleft()
                 self.failures += 1
             self._waiting.append(transition)
+            self._recount.pop(transition.incident.id, None)  # older than what is written now
             self._condition.notify()
+
+    def recount(self, incidents: Iterable[Incident]) -> None:
+        """Keep the numbers of connections of the open incidents, where they have grown; they outlive a crash."""
+        counted = {}
+        with self._condition:
+            for incident in incidents:
+                counted[incident.id] = incident.connections
+                if incident.connections > self._counted.get(incident.id, 0):
+                    self._recount[incident.id] = incident
+                    self._condition.notify()
+            self._counted = counted
 
     def notify(self, event: Event) -> None:
         """Nothing: only incidents are kept."""
@@ -135,13 +152,13 @@ class Store:
         database: Database | None = None
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._waiting or self._stopping)
-                if not self._waiting:
+                self._condition.wait_for(lambda: self._waiting or self._recount or self._stopping)
+                work = self._waiting[0] if self._waiting else next(iter(self._recount.values()), None)
+                if work is None:
                     break
-                transition = self._waiting[0]
             database = database or self._open()
             if database is not None:
-                refused = self._write(database, transition)
+                refused = self._write(database, work)
                 if refused is None:
                     continue
                 # closed on a full disk, it could not be opened again
@@ -155,16 +172,21 @@ class Store:
         if database is not None:
             database.close()
 
-    def _write(self, database: Database, transition: Transition) -> sqlite3.Error | None:
+    def _write(self, database: Database, work: Transition | Incident) -> sqlite3.Error | None:
         """Write what waits first; what was in the way."""
         try:
-            database.write(transition)
+            if isinstance(work, Transition):
+                database.write(work)
+            else:
+                database.recount(work)
         except sqlite3.Error as error:
             self._trouble(error)
             return error
         with self._condition:
-            if self._waiting and self._waiting[0] is transition:
+            if self._waiting and self._waiting[0] is work:
                 self._waiting.popleft()
+            elif isinstance(work, Incident) and self._recount.get(work.id) is work:
+                del self._recount[work.id]
         if self._said:
             self._said = False
             self._report(Event(Notice.SINK_RECOVERED, "store", "store: written again", self._clock.now()))

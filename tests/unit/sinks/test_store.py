@@ -142,6 +142,27 @@ def test_open_incidents_and_history_survive_a_restart(make: Any, stores: Stores,
     assert stores.events == []
 
 
+def test_connections_counted_since_the_last_transition_are_kept(
+    make: Any, stores: Stores, tmp_path: Path
+) -> None:
+    first = stores(tmp_path)
+    incident, other = make.incident(connections=1), make.incident(make.finding(destination="10.0.0.1:1"))
+    for one in (incident, other):
+        first.publish(make.transition(Change.OPENED, one))
+    first.recount([replace(incident, connections=5), other])
+    eventually(lambda: [each.connections for each in decoded(tmp_path)] == [5, 0])  # nobody closes what is killed
+    # what is told later says it better, and is not overwritten by what waited
+    first.recount([replace(incident, connections=6)])
+    first.publish(make.transition(Change.CONFIRMED, replace(incident, connections=7, confirmed_at=1001.0)))
+    first.close(5)
+    assert [each.connections for each in decoded(tmp_path)] == [7, 0]
+    assert [each.change for each in rows(tmp_path)] == ["opened", "opened", "confirmed"]
+
+
+def decoded(directory: Path) -> list[Any]:
+    return [each.incident for each in past(str(directory)).pasts]
+
+
 @pytest.mark.parametrize("damage", [b"not a database at all, whatever its name" * 30, None])
 def test_a_damaged_file_is_moved_aside(
     make: Any, stores: Stores, tmp_path: Path, damage: bytes | None
