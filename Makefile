@@ -15,7 +15,7 @@ APT_DEV  := python3-venv python3-wheel gcc libc6-dev clang-format shellcheck man
 APT_DEB  := dpkg-dev debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools lintian
 APT_BOOT := mmdebstrap
 APT_VM   := qemu-system-x86 qemu-utils e2fsprogs cpio xz-utils
-PIP_DEV  := pytest~=9.2 pytest-timeout~=2.4 hypothesis~=6.170 mypy~=2.4 ruff~=0.17.6 types-PyYAML \
+PIP_DEV  := pytest~=9.2 pytest-timeout~=2.4 pytest-xdist~=3.8 hypothesis~=6.170 mypy~=2.4 ruff~=0.17.6 types-PyYAML \
             grafana-foundation-sdk==1769699998!10.1.0
 
 .DEFAULT_GOAL := help
@@ -80,9 +80,9 @@ install-check: setup  ## the package on booted Debian 12 and 13: install, upgrad
 	K3SWATCH_TIERS=deb $(BIN)/pytest tests/deb --timeout=900 $(ARGS)
 	@systemd-analyze security --offline=yes systemd/k3swatch.service | tail -n 1
 
-test-vm: setup  ## the package and the probe on stock kernels, Debian 12 and 13 in QEMU (root; no KVM needed)
+test-vm: setup  ## the package and the probe on stock kernels, Debian 12 and 13 in QEMU side by side (root; no KVM needed)
 	$(call install,$(APT_DEB) $(APT_BOOT) $(APT_VM))
-	K3SWATCH_TIERS=vm $(BIN)/pytest tests/vm --timeout=1800 --durations=0 $(ARGS)
+	K3SWATCH_TIERS=vm $(BIN)/pytest tests/vm --numprocesses=2 --dist=loadgroup --durations=0 $(ARGS)
 
 fuzz-kernel: setup  ## N=100000: random rulesets and connections, the evaluator against the kernel (root); SEED=...
 	@PYTHONPATH=tests $(BIN)/python -m fuzz -n $(or $(N),10000) $(if $(SEED),--seed $(SEED)) $(ARGS)

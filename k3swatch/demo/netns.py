@@ -18,6 +18,7 @@ from k3swatch.errors import NotPermitted, SourceError
 
 CLONE_NEWNET = 0x40000000  # <sched.h>
 RUN_NETNS = Path("/run/netns")  # where ip-netns(8) keeps named namespaces
+PATIENCE = 120.0  # seconds for one command; a few milliseconds but for an emulated machine on a busy one
 PREFIX = "k3lab"
 
 _numbers = itertools.count(1)
@@ -41,7 +42,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=None if env is None else {**os.environ, **env},
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
     except FileNotFoundError:

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vm.guest import Guest
+from vm.guest import Guest, cannot_start
 from vm.host import K3sHost
 from vm.image import Image
 
 REPO = Path(__file__).resolve().parents[2]
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "cpio", "dh")
 SUITES = ("bookworm", "trixie")
+TEST_SECONDS = 3600
 PYTEST = (
     "pytest",
     "pluggy",
@@ -27,12 +28,33 @@ PYTEST = (
 )  # pure Python, all of it
 
 
-@pytest.fixture(scope="session", params=SUITES)
-def image(request: pytest.FixtureRequest) -> Image:
-    """Debian 12 with kernel 6.1, then Debian 13 with 6.12."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """An emulated CPU is slow, an emulated CPU on a busy machine slower: more time for each test of this tier.
+
+    With pytest-xdist, every guest is the business of one process.
+    """
+    for item in items:
+        if not item.path.is_relative_to(Path(__file__).parent):
+            continue
+        item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+        if config.pluginmanager.hasplugin("xdist") and isinstance(item, pytest.Function):
+            suite = getattr(item, "callspec", None) and item.callspec.params.get("image")
+            item.add_marker(pytest.mark.xdist_group(str(suite)))
+
+
+@pytest.fixture(scope="session")
+def emulator() -> None:
+    """What the tier needs of this machine is there."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing or os.geteuid() != 0:
         pytest.skip(f"needs root and {' '.join(missing) or 'nothing else'}: make test-vm")
+    if trouble := cannot_start():
+        pytest.fail(f"QEMU cannot emulate a machine here: {trouble}", pytrace=False)
+
+
+@pytest.fixture(scope="session", params=SUITES)
+def image(request: pytest.FixtureRequest, emulator: None) -> Image:
+    """Debian 12 with kernel 6.1, then Debian 13 with 6.12."""
     return Image.of(request.param)
 
 

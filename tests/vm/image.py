@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,31 +15,31 @@ from pathlib import Path
 
 RECIPE = Path(__file__).parent / "recipe"
 BUILD_SECONDS = 1200.0
+UNUSED_SECONDS = 3 * 86400.0
 
 
 @dataclass(frozen=True)
 class Image:
-    """root.img, vmlinuz and initrd of one Debian release; once booted, ready.qcow2 as well."""
+    """root.img, vmlinuz and initrd of one Debian release; once booted, ready-….qcow2 as well."""
 
     suite: str
     directory: Path
 
-    @property
-    def ready(self) -> Path:
-        """The disk of a guest that has booted, with its memory beside it as a snapshot."""
-        return self.directory / "ready.qcow2"
+    def ready(self, machine: str) -> Path:
+        """The disk of a guest that has booted as such a machine, with its memory beside it as a snapshot."""
+        return self.directory / f"ready-{hashlib.sha256(machine.encode()).hexdigest()[:8]}.qcow2"
 
     @classmethod
-    def of(cls, suite: str) -> Image:
-        """Build it, unless it is there already."""
-        image = cls(suite, cache() / f"{suite}-{recipe_hash()}")
+    def of(cls, suite: str, flavour: str = "stock") -> Image:
+        """Build it, unless it is there already. A flavour has the packages of recipe/packages.FLAVOUR as well."""
+        image = cls(suite, cache() / f"{suite}-{flavour}-{recipe_hash(flavour)}")
         with image.lock():
             if not (image.directory / "root.img").exists():
-                prune(suite)
+                prune()
                 partial = image.directory / "partial"
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
-                build = [str(RECIPE / "build.sh"), suite, str(partial)]
+                build = [str(RECIPE / "build.sh"), suite, flavour, str(partial)]
                 done = subprocess.run(
                     build, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
                 )
@@ -54,6 +55,7 @@ class Image:
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            os.utime(file.fileno())  # for `prune`
             yield
 
 
@@ -63,16 +65,17 @@ def cache() -> Path:
     return Path(base) / "k3swatch-vm"
 
 
-def recipe_hash() -> str:
-    """Changes with every byte of the recipe."""
+def recipe_hash(flavour: str) -> str:
+    """Changes with every byte of the recipe, and with none of another flavour's packages."""
     digest = hashlib.sha256()
     for path in sorted(RECIPE.iterdir()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        if path.suffix in ("", ".py", ".sh", ".service", ".stock", f".{flavour}"):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
-def prune(suite: str) -> None:
-    """Delete the images of older recipes: each is more than a gigabyte."""
-    for old in cache().glob(f"{suite}-*"):
-        if not old.name.endswith(recipe_hash()):
-            shutil.rmtree(old)
+def prune() -> None:
+    """Delete images that were not used for days: each is more than a gigabyte, and each recipe makes one."""
+    for lock in cache().glob("*/lock"):
+        if time.time() - lock.stat().st_mtime > UNUSED_SECONDS:
+            shutil.rmtree(lock.parent)

@@ -5,8 +5,9 @@ During each of these `Witness` reads the metrics ten times a second, as a very n
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ done
 
 
 class Hijacked:
-    """A host whose port is diverted, and which has been told so."""
+    """A host whose port is diverted, which has been told so, and some connections to it counted."""
 
     def __init__(self, host: K3sHost) -> None:
         self.host = host
@@ -34,7 +35,28 @@ class Hijacked:
         self.incident = host.only(Kind.DIVERTED)["K3SWATCH_INCIDENT"]
         self.pid = host.show("MainPID")
         host.guest.run("systemd-run", "--quiet", "--unit=witness", "sh", "-c", WATCH)
+        self.dialled = 0
+        self.dial(3)
+        host.only(Kind.CONFIRMED)
+        host.guest.wait("the count is kept", lambda: self.stored() == self.dialled)
         self.seen_again()
+
+    def dial(self, times: int) -> None:
+        """Connections that go astray while it runs, and are counted."""
+        assert self.host.dial("client", *[HOST] * times) == ["OTHER-CLUSTER"] * times
+        self.dialled += times
+        self.host.guest.wait("they are counted", lambda: self.counted() == self.dialled)
+
+    def counted(self) -> int:
+        """Connections of the incident, as the daemon says."""
+        return sum(
+            each["connections"] for each in self.host.status()["incidents"] if each["id"] == self.incident
+        )
+
+    def stored(self) -> int:
+        """The same as it will be known when the daemon is killed now."""
+        history = json.loads(self.host.sh("k3swatch history --format json"))
+        return sum(each["connections"] for each in history["incidents"] if each["id"] == self.incident)
 
     def seen_again(self) -> None:
         """Wait until the metrics say diverted once more."""
@@ -48,6 +70,17 @@ class Hijacked:
         lines = self.host.sh("cat /run/states 2>/dev/null || true").splitlines()
         return [line.partition('state="')[2].partition('"')[0] for line in lines]
 
+    def never_well(self) -> None:
+        """Nobody was told that it is over, and whoever was told was told of one incident."""
+        assert set(self.states()) <= {"diverted", "unknown"}
+        assert self.host.entries(Kind.RESTORED) == []
+        alerts = [(each["at"], alert) for each in self.host.posted() for alert in each["body"]]
+        mine = [(at, alert) for at, alert in alerts if alert["annotations"]["incident"] == self.incident]
+        assert len({json.dumps(alert["labels"]) for _, alert in mine}) == 1
+        assert [
+            alert for at, alert in mine if datetime.fromisoformat(alert["endsAt"]).timestamp() <= at
+        ] == []
+
     def back(self) -> None:
         """It runs again, another process, and says the same."""
         host = self.host
@@ -58,14 +91,15 @@ class Hijacked:
         self.same()
 
     def same(self) -> None:
-        """The same incident, told once, and never was anything said to be well."""
+        """The same incident, told once, with every connection that was counted; and the next ones are counted, too."""
         status = self.host.status()
         assert status["state"] == "diverted"
         assert [each["id"] for each in status["incidents"]] == [self.incident]
+        assert self.counted() == self.dialled
+        self.dial(2)
         self.seen_again()
-        assert set(self.states()) <= {"diverted", "unknown"}
-        assert len(self.host.entries(Kind.DIVERTED)) == 1
-        assert self.host.entries(Kind.RESTORED) == []
+        self.never_well()
+        assert len(self.host.entries(Kind.DIVERTED)) == len(self.host.entries(Kind.CONFIRMED)) == 1
 
     def end(self) -> None:
         """Given back: told once as well."""
@@ -77,17 +111,24 @@ class Hijacked:
 
 
 @pytest.fixture
-def hijacked(host: K3sHost) -> Iterator[Hijacked]:
-    """See Hijacked."""
-    hijacked = Hijacked(host)
-    yield hijacked
-    hijacked.end()
+def hijacked(host: K3sHost) -> Hijacked:
+    """See Hijacked; `end` ends it."""
+    return Hijacked(host)
 
 
 def test_killed(hijacked: Hijacked) -> None:
     hijacked.host.sh("systemctl kill --signal=KILL k3swatch")
     hijacked.back()
     assert hijacked.host.show("NRestarts") == "1"
+    hijacked.end()
+
+
+def test_out_of_memory(hijacked: Hijacked) -> None:
+    """Its control group has no more: the kernel kills it."""
+    hijacked.host.sh("echo 1M >/sys/fs/cgroup/system.slice/k3swatch.service/memory.max")
+    hijacked.back()
+    assert "Failed with result 'oom-kill'" in hijacked.host.journal()
+    hijacked.end()
 
 
 def test_hung(hijacked: Hijacked) -> None:
@@ -95,6 +136,7 @@ def test_hung(hijacked: Hijacked) -> None:
     hijacked.host.sh("systemctl kill --signal=STOP k3swatch")
     hijacked.back()
     assert "Watchdog timeout" in hijacked.host.journal()
+    hijacked.end()
 
 
 def test_journald_restarts(hijacked: Hijacked) -> None:
@@ -102,10 +144,11 @@ def test_journald_restarts(hijacked: Hijacked) -> None:
     host = hijacked.host
     host.sh("systemctl restart systemd-journald")
     host.sh("systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald")
-    assert host.dial("client", HOST) == ["OTHER-CLUSTER"]
+    hijacked.dial(1)
     host.sh("systemctl start systemd-journald")
     hijacked.same()
     assert host.show("MainPID") == hijacked.pid
+    hijacked.end()
 
 
 def test_the_disk_is_full(hijacked: Hijacked) -> None:
@@ -119,13 +162,15 @@ def test_the_disk_is_full(hijacked: Hijacked) -> None:
     )
     host.guest.wait("the second cause", lambda: len(host.status()["incidents"]) == 2)
     host.sh("systemctl kill --signal=KILL k3swatch")
-    host.guest.wait("another process", lambda: host.show("MainPID") not in (hijacked.pid, "0"), 60)
+    host.guest.wait("another process", lambda: host.show("MainPID") not in (hijacked.pid, "0"), START_SECONDS)
     assert host.until_up()["state"] == "diverted"
+    assert hijacked.counted() == hijacked.dialled
     host.sh("rm /full /fuller; nft delete table ip more")
     host.guest.wait("one cause", lambda: len(host.status()["incidents"]) == 1)
+    assert host.status()["incidents"][0]["id"] == hijacked.incident
+    hijacked.dial(2)
     hijacked.seen_again()
     assert set(hijacked.states()) <= {"diverted", "unknown"}
-    assert host.status()["incidents"][0]["id"] == hijacked.incident
 
 
 def test_the_clock_jumps(hijacked: Hijacked) -> None:
@@ -133,11 +178,12 @@ def test_the_clock_jumps(hijacked: Hijacked) -> None:
     host = hijacked.host
     for jump in ("+1 day", "-2 days", "+1 day"):
         host.sh(f"date --set='{jump}'")
-        assert host.dial("client", HOST) == ["OTHER-CLUSTER"]
+        hijacked.dial(1)
         time.sleep(3)
         hijacked.same()
     assert host.show("MainPID") == hijacked.pid
     assert host.status()["daemon"]["healthy"] is True
+    hijacked.end()
 
 
 def by_conntrack(host: K3sHost, why: str) -> None:

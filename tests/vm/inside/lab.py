@@ -31,7 +31,7 @@ def serve() -> None:
 def dial(space: str, *addresses: str) -> None:
     names = dict(line.split("=") for line in NAMES.read_text().split())
     for address in addresses:
-        print(who_answers(Namespace(names[f"LAB_{space.upper()}"]), address, 6443, timeout=5))
+        print(who_answers(Namespace(names[f"LAB_{space.upper()}"]), address, 6443, timeout=60))
 
 
 {"serve": serve, "dial": dial}[sys.argv[1]](*sys.argv[2:])

@@ -1,8 +1,13 @@
-"""What Alertmanager notifies: appends every notification, a line of JSON each, to the file it is given."""
+"""Whoever is told over HTTP: appends what comes, a line of JSON {"at", "uptime", "body"} each, to a file.
+
+webhook.py FILE [PORT]          stands for Alertmanager, or for what it notifies
+"""
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -11,12 +16,15 @@ PORT = 9095  # as in packaging/alertmanager/alertmanager.example.yaml
 
 class Receiver(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        with Path(sys.argv[1]).open("ab") as file:
-            file.write(body.replace(b"\n", b" ") + b"\n")
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with Path(sys.argv[1]).open("a") as file:
+            file.write(json.dumps({"at": time.time(), "uptime": time.monotonic(), "body": body}) + "\n")
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def log_message(self, *_: object) -> None:
+        """Nothing: the file has it."""
 
-HTTPServer(("127.0.0.1", PORT), Receiver).serve_forever()
+
+HTTPServer(("127.0.0.1", int(sys.argv[2]) if sys.argv[2:] else PORT), Receiver).serve_forever()

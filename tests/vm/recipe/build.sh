@@ -1,21 +1,18 @@
 #!/bin/bash
 # Makes a guest from Debian's archive: DIRECTORY/root.img (ext4), vmlinuz, initrd. As root, in a minute or two.
-# usage: build.sh SUITE DIRECTORY
+# usage: build.sh SUITE FLAVOUR DIRECTORY
+#
+# A flavour is a list of packages beside those of packages.stock: packages.FLAVOUR.
 #
 # The kernel is the stock one. It is unpacked, not installed: no initramfs is made of it, and the drivers that a
 # virtual machine cannot have are left out. Where packages come from is the business of this machine's apt.
 set -eu
 
-suite=$1 out=$2
+suite=$1 flavour=$2 out=$3
 recipe=$(cd "$(dirname "$0")" && pwd)
 root=$out/root
 
-packages=(
-    systemd-sysv udev kmod procps busybox-static # a host,
-    iproute2 nftables iptables conntrack containernetworking-plugins prometheus prometheus-alertmanager openssl curl
-    python3-bpfcc libbpf1 python3-systemd python3-prometheus-client python3-yaml # what k3swatch depends on,
-    gcc libc6-dev                                                                # and what its tests compile with
-)
+mapfile -t packages < <(for name in stock "$flavour"; do grep -v '^#' "$recipe/packages.$name"; done | tr ' ' '\n' | sort -u)
 
 # the same mirror as this machine's, where it has one for Debian
 # shellcheck disable=SC2016 # apt-get expands it, not the shell

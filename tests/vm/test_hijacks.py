@@ -1,0 +1,72 @@
+"""Every file of hijacks/ on the K3s-like host: told with its cure, confirmed by whom it meets, and its end told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from vm.host import K3sHost
+
+from k3swatch.demo.lab import API, HOST
+from k3swatch.view.catalog import Kind
+
+CASES = sorted(Path(__file__).with_name("hijacks").glob("*.case"))
+SHELL = 'lab() { (set -a; . /run/lab.env; python3 /opt/labctl.py "$@"); }\n'
+TIMES = 3  # connections for each row
+
+
+@dataclass(frozen=True)
+class Row:
+    """See hijacks/README."""
+
+    mechanism: str
+    destination: str
+    start: str
+    address: str
+    answers: str
+    unseen: str = ""
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_it_is_told_with_its_cure(host: K3sHost, path: Path) -> None:
+    take, give_back, table = path.read_text().split("\n---\n")
+    rows = [Row(*line.split()) for line in table.splitlines()]
+    seen = Counter({row.destination: TIMES for row in rows if not row.unseen})
+    assert host.dial("client", HOST) == [API]
+    delivered = host.connections("delivered")[None]
+
+    host.sh(SHELL + take)
+    entry = host.only(Kind.DIVERTED)
+    assert entry["K3SWATCH_MECHANISM"] == rows[0].mechanism
+    assert "6443" in entry["K3SWATCH_RULE"]
+    for row in rows:
+        assert row.destination in entry["K3SWATCH_DESTINATION"]
+    assert "kubectl get services" in host.sh(f"journalctl --no-pager -x MESSAGE_ID={entry['MESSAGE_ID']}")
+    assert host.check() == 1
+    findings = host.findings()
+
+    for row in rows:
+        assert host.dial(row.start, *[row.address] * TIMES) == [row.answers] * TIMES
+        vantage = "local" if row.start == "host" else "external"
+        (said,) = [f for f in findings if f["vantage"] == vantage and row.address in f["addresses"]]
+        assert (said["state"], said["mechanism"], said["destination"], said["certain"]) == (
+            "diverted",
+            row.mechanism,
+            row.destination,
+            True,
+        )
+    if seen:
+        assert host.only(Kind.CONFIRMED)["K3SWATCH_INCIDENT"] == entry["K3SWATCH_INCIDENT"]
+    assert host.connections("diverted") == seen
+    assert host.connections("delivered").get(None, 0) == delivered + TIMES * sum(
+        bool(row.unseen) for row in rows
+    )
+
+    host.sh(SHELL + give_back)
+    assert host.only(Kind.RESTORED)["K3SWATCH_INCIDENT"] == entry["K3SWATCH_INCIDENT"]
+    assert host.dial("client", HOST) == [API]
+    status = host.status()
+    assert (status["state"], status["incidents"]) == ("delivered", [])
+    assert len(host.entries(Kind.DIVERTED)) == 1
