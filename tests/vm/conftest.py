@@ -28,6 +28,7 @@ PYTEST = (
 )  # pure Python, all of it
 
 
+@pytest.hookimpl(tryfirst=True)  # before the one of pytest-xdist looks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """An emulated CPU is slow, an emulated CPU on a busy machine slower: more time for each test of this tier.
 
