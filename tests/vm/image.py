@@ -39,7 +39,8 @@ class Image:
                 partial = image.directory / "partial"
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
-                build = [str(RECIPE / "build.sh"), suite, flavour, str(partial)]
+                # in a mount namespace of its own: what it mounts below the root ends with it
+                build = ["unshare", "--mount", str(RECIPE / "build.sh"), suite, flavour, str(partial)]
                 done = subprocess.run(
                     build, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
                 )
