@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vm.guest import Guest, cannot_start
@@ -28,19 +29,23 @@ PYTEST = (
 )  # pure Python, all of it
 
 
-@pytest.hookimpl(tryfirst=True)  # before the one of pytest-xdist looks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """An emulated CPU is slow, an emulated CPU on a busy machine slower: more time for each test of this tier.
-
-    With pytest-xdist, every guest is the business of one process.
-    """
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """An emulated CPU is slow, an emulated CPU on a busy machine slower: more time for each test of this tier."""
     for item in items:
-        if not item.path.is_relative_to(Path(__file__).parent):
-            continue
-        item.add_marker(pytest.mark.timeout(TEST_SECONDS))
-        if config.pluginmanager.hasplugin("xdist") and isinstance(item, pytest.Function):
-            suite = getattr(item, "callspec", None) and item.callspec.params.get("image")
-            item.add_marker(pytest.mark.xdist_group(str(suite)))
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which guests do not have
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Every guest is the business of one process. (--dist=loadgroup, made for that, does nothing with pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class EachGuest(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((suite for suite in SUITES if f"[{suite}" in nodeid), "")
+
+    return EachGuest(config, log)
 
 
 @pytest.fixture(scope="session")

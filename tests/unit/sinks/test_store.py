@@ -150,7 +150,9 @@ def test_connections_counted_since_the_last_transition_are_kept(
     for one in (incident, other):
         first.publish(make.transition(Change.OPENED, one))
     first.recount([replace(incident, connections=5), other])
-    eventually(lambda: [each.connections for each in decoded(tmp_path)] == [5, 0])  # nobody closes what is killed
+    eventually(
+        lambda: [each.connections for each in decoded(tmp_path)] == [5, 0]
+    )  # nobody closes what is killed
     # what is told later says it better, and is not overwritten by what waited
     first.recount([replace(incident, connections=6)])
     first.publish(make.transition(Change.CONFIRMED, replace(incident, connections=7, confirmed_at=1001.0)))
