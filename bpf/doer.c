@@ -129,7 +129,7 @@ int executed(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-inline_always void tell(u8 kind, u16 port, u8 family)
+inline_always void tell(u8 kind, u16 port, u8 family, u32 inode)
 {
 	u64 id = bpf_get_current_pid_tgid();
 	struct deed deed = {
@@ -139,6 +139,7 @@ inline_always void tell(u8 kind, u16 port, u8 family)
 	    .port = port,
 	    .kind = kind,
 	    .family = family,
+	    .inode = inode,
 	};
 
 	bpf_get_current_comm(deed.comm, COMM);
@@ -152,6 +153,7 @@ int state_set(struct bpf_raw_tracepoint_args *ctx)
 {
 	const char *sk = (const char *)ctx->args[0];
 	int old = ctx->args[1], new = ctx->args[2];
+	const void *socket;
 	u16 port;
 
 	if (old != TCP_LISTEN && new != TCP_LISTEN)
@@ -159,7 +161,9 @@ int state_set(struct bpf_raw_tracepoint_args *ctx)
 	port = LOAD(u16, sk, SOCK_PORT);
 	if (!ports.lookup(&port) || !our_netns(LOAD(const void *, sk, SOCK_NET)))
 		return 0;
-	tell(new == TCP_LISTEN ? LISTENED : CLOSED, port, 0);
+	socket = LOAD(const void *, sk, SOCK_SOCKET); /* none once its process has closed it */
+	tell(new == TCP_LISTEN ? LISTENED : CLOSED, port, 0,
+	     socket ? LOAD(unsigned long, socket, SOCKET_INODE) : 0);
 	return 0;
 }
 
@@ -179,7 +183,7 @@ inline_always bool replaces(const void *sk, u8 family, int option)
 int replaced_fexit(u64 *ctx)
 {
 	if ((int)ctx[6] == 0 && replaces((const void *)ctx[0], ctx[1], ctx[2]))
-		tell(REPLACED, 0, ctx[1]);
+		tell(REPLACED, 0, ctx[1], 0);
 	return 0;
 }
 
@@ -202,7 +206,7 @@ int replace_return(struct pt_regs *ctx)
 	if (!family)
 		return 0;
 	if ((int)PT_REGS_RC(ctx) == 0)
-		tell(REPLACED, 0, *family);
+		tell(REPLACED, 0, *family, 0);
 	entered.delete(&key);
 	return 0;
 }

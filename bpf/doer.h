@@ -57,7 +57,7 @@ struct deed {
 	__u16 port;
 	__u8 kind;   /* enum deed_kind */
 	__u8 family; /* NFPROTO_* of a table, else 0 */
-	__u32 pad;
+	__u32 inode; /* of a socket, as sock_diag has it; 0 where it is not known */
 	char comm[COMM];
 };
 
@@ -95,8 +95,9 @@ _Static_assert(sizeof(struct deed) == 40, "deed");
 	X(__builtin_offsetof(struct deed, port))                                                             \
 	X(__builtin_offsetof(struct deed, kind))                                                             \
 	X(__builtin_offsetof(struct deed, family))                                                           \
+	X(__builtin_offsetof(struct deed, inode))                                                            \
 	X(__builtin_offsetof(struct deed, comm))                                                             \
 	X(DOER_STATS)
-#define DOER_LAYOUT_ENTRIES 23
+#define DOER_LAYOUT_ENTRIES 24
 
 #endif

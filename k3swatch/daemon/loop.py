@@ -24,7 +24,7 @@ from k3swatch.daemon.notify import Notifier
 from k3swatch.daemon.protected import Protected
 from k3swatch.daemon.signals import Signals
 from k3swatch.daemon.sinks import Sinks
-from k3swatch.daemon.sources import Ruleset, Sources
+from k3swatch.daemon.sources import DOER, Ruleset, Sources
 from k3swatch.daemon.watch import Watch
 from k3swatch.errors import ConfigError, SourceError, Unsupported
 from k3swatch.incident.engine import Engine
@@ -35,6 +35,7 @@ from k3swatch.model.incident import Event, Transition
 from k3swatch.model.words import Mechanism
 
 POLL, RESYNC = 1.0, 30.0  # seconds
+SETTLED = 0.02  # seconds from a listener's announcement until sock_diag surely shows it
 
 
 class Daemon:
@@ -173,6 +174,9 @@ class Daemon:
             self.watch.read_commits()
         elif name == self.sources.addresses.name:
             self.watch.read_addresses()
+        elif name == DOER:
+            if self.watch.read_deeds():  # a listener is told of just before it is there to be found
+                self._next_poll = min(self._next_poll, self.clock.monotonic() + SETTLED)
         else:
             for port, finding, flow in self.watch.read_flows():
                 self._publish(self.engine.flow(port.name, finding, flow, self.clock.now()))

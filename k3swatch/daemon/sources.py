@@ -22,6 +22,7 @@ from k3swatch.sources.rtnetlink import AddressEvents
 Watched = TypeVar("Watched", GenerationEvents, AddressEvents, FlowWatch)
 
 SOON, LATER = 5.0, 60.0  # seconds, the longest pauses: a netlink socket costs nothing, the probe loader does
+DOER = "doer"  # what `ready` is told when a process did something; it is no source of its own
 LIFE = 20.0  # seconds a confined daemon lives at least, whatever happens to its probe: restarts stay rare
 
 
@@ -96,7 +97,7 @@ class Sources:
         elif self._loaded:
             self._loading.join()
             self._loading, self.attempted = None, True
-            self.flows.attempt(lambda: self._watched(self.flows, self._take_flows(), ready))
+            self.flows.attempt(lambda: self._with_doer(self._take_flows(), ready))
 
     def executed(self, pid: int) -> Executed | None:
         """What a process executed last, as far as the probe knows."""
@@ -105,9 +106,8 @@ class Sources:
             return None
         try:
             return watch.doer.executed(pid)
-        except (SourceError, DecodeError) as error:
-            self.flows.failed(error)
-            return None
+        except (SourceError, DecodeError):
+            return None  # a name less; if the probe is broken, connections tell
 
     def confine(self) -> None:
         """Give up what only loading the probe needs, once connections are seen: see daemon/confine.py.
@@ -140,6 +140,14 @@ class Sources:
             result.close()
             raise SourceError("; ".join(result.refused), "connections cannot be seen; rules still are")
         return result
+
+    def _with_doer(self, current: FlowWatch, ready: Callable[[str], None]) -> FlowWatch:
+        self._watched(self.flows, current, ready)
+        fd, leave = current.doer.fileno(), self.flows.before_close
+        if fd is not None and leave is not None:
+            self._selector.register(fd, selectors.EVENT_READ, lambda: ready(DOER))
+            self.flows.before_close = lambda: (self._selector.unregister(fd), leave())
+        return current
 
     def _watched(self, source: Source[Watched], current: Watched, ready: Callable[[str], None]) -> Watched:
         self._selector.register(current, selectors.EVENT_READ, lambda: ready(source.name))

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from k3swatch.clock import Clock
 from k3swatch.daemon.commits import Commits
+from k3swatch.daemon.deeds import Deeds
 from k3swatch.daemon.memory import trim
 from k3swatch.daemon.observe import explain, observe, unknown
 from k3swatch.daemon.sources import Sources
@@ -41,7 +42,7 @@ class Watch:
         self._describe = describe
         self.dirty = True
         self._clock = clock
-        self._commits = Commits()
+        self._commits, self._deeds = Commits(), Deeds(describe)
         self._reader = HostReader(clock)
         self._host = Host()
         self._observed: int | None = None  # the generation of the last observation
@@ -85,6 +86,8 @@ class Watch:
         at, who = self._commits.between(self._observed, observation.generation)
         doers = self._commits.doers(self._observed, observation.generation)
         self._observed = observation.generation
+        self.read_deeds()
+        observation = self._deeds.behind(observation)
         return replace(observation, committed_at=at, committer=who, doers=doers)
 
     def _look(self) -> Observation:
@@ -132,6 +135,20 @@ class Watch:
             self.dirty = self.dirty or generation != self._observed
         self.dirty = self.dirty or events.lost != lost
 
+    def read_deeds(self) -> bool:
+        """Take what processes did; whether there was anything."""
+        watch = self.sources.flows.current
+        if watch is None:
+            return False
+        try:
+            deeds = watch.doer.read()
+        except (SourceError, DecodeError) as error:
+            self.sources.flows.failed(error)
+            return False
+        self._deeds.add(deeds)
+        self.dirty = self.dirty or bool(deeds)
+        return bool(deeds)
+
     def read_addresses(self) -> None:
         """Take the news about addresses and interfaces; what they are now is read with the next observation."""
         events = self.sources.addresses.current
@@ -170,6 +187,7 @@ class Watch:
         self._had_flows = True
         try:
             watch.protect(self.ports, self._host.local())
+            watch.doer.protect(self.ports)
         except SourceError as error:
             self.sources.flows.failed(error)
 

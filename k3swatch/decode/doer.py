@@ -16,7 +16,7 @@ ANCESTORS, GROUPS = 8, 4
 _GROUP = 96
 EXEC = struct.Struct("=QQIIIII4x16s128s256s384s512s")
 ANCESTOR = struct.Struct("=QI4x16s")
-DEED = struct.Struct("=QIIHBB4x16s")
+DEED = struct.Struct("=QIIHBBI16s")
 
 LOST_EXEC, LOST_DEED = range(2)  # enum doer_stat
 
@@ -51,7 +51,8 @@ LAYOUT: tuple[int, ...] = (
     _before("QII"),  # port
     _before("QIIH"),  # kind
     _before("QIIHB"),  # family
-    _before("QIIHBB4x"),  # comm
+    _before("QIIHBB"),  # inode
+    _before("QIIHBBI"),  # comm
     LOST_DEED + 1,  # DOER_STATS
 )
 
@@ -91,10 +92,12 @@ def decode_deed(raw: bytes, epoch: float) -> Deed:
     """One record of the ring buffer. `epoch` is CLOCK_REALTIME minus CLOCK_MONOTONIC in seconds."""
     if len(raw) != DEED.size:
         raise DecodeError(f"deed: {len(raw)} bytes, want {DEED.size}")
-    at, pid, _, port, kind, family, comm = DEED.unpack(raw)
+    at, pid, _, port, kind, family, inode, comm = DEED.unpack(raw)
     if kind >= len(_DID) or (_DID[kind] is Did.REPLACED and family not in _FAMILIES):
         raise DecodeError(f"deed: kind {kind}, family {family}")
-    return Deed(_DID[kind], epoch + at / 1e9, pid, display(comm), port or None, _FAMILIES.get(family))
+    return Deed(
+        _DID[kind], epoch + at / 1e9, pid, display(comm), port or None, inode or None, _FAMILIES.get(family)
+    )
 
 
 def encode_port(port: int) -> bytes:

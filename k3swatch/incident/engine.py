@@ -16,12 +16,22 @@ from k3swatch.incident.picture import Groups, as_last_read, group, notable, read
 from k3swatch.incident.record import Record
 from k3swatch.incident.table import Phase, Signal, move
 from k3swatch.incident.timer import Elapsed
-from k3swatch.incident.who import Known, Subject, committed_by, committer, committer_of, doer_of, subject
+from k3swatch.incident.who import (
+    Behind,
+    Known,
+    Subject,
+    behind,
+    committed_by,
+    committer,
+    committer_of,
+    doer_of,
+    subject,
+)
 from k3swatch.model.finding import Culprit, Finding, Observation, PortVerdict
 from k3swatch.model.flow import Flow
 from k3swatch.model.incident import Change, Incident, Transition
 from k3swatch.model.port import ProtectedPort
-from k3swatch.model.words import UNRULED, Mechanism, Protocol, State, worst
+from k3swatch.model.words import Mechanism, Protocol, State, worst
 
 REMEMBERED = 512  # incidents of all ports, resolved ones included
 FINDINGS = 16  # findings kept for one incident that only flows know
@@ -82,7 +92,9 @@ class Engine:
         if self._raw is None:
             return told
         # what was seen last, seen with other eyes: no commit is behind it
-        return told + self._judge(replace(self._raw, committed_at=None, committer=None, doers=()), now)
+        return told + self._judge(
+            replace(self._raw, committed_at=None, committer=None, doers=(), replaced=(), listened=()), now
+        )
 
     def _judge(self, observation: Observation, now: float) -> list[Transition]:
         self._seen = readable(self._told(observation))
@@ -160,11 +172,11 @@ class Engine:
     ) -> tuple[Record, list[Step]]:
         """The cause is there with these findings: the record, and what there is to tell."""
         state = worst([finding.state for finding in findings])
-        by_rule = _by_rule(findings)
-        named = self._seen.committer if by_rule and not flow_only else None
+        what = Behind() if flow_only else behind(findings, self._seen)
+        named = what.named
         record = self._records.get((port.name, cause))
         if record is None or not record.present:
-            process = doer_of(findings, self._seen.doers) if by_rule and not flow_only else None
+            process = doer_of(findings, what.doers)
             if named is None and process is not None and process.only:
                 named = (process.pid, process.comm)
             by = committer(process)
@@ -272,15 +284,16 @@ class Engine:
         transitions = []
         for change, record, incident, previous in sorted(steps, key=lambda step: ORDER.index(step[0])):
             verdict = self._verdict(record.port.name)
+            what = behind(incident.findings, seen)
             transitions.append(
                 Transition(
                     change,
                     incident,
                     self._complete(verdict) if verdict else PortVerdict(record.port),
                     now,
-                    seen.committed_at if seen and _by_rule(incident.findings) else None,
+                    what.at,
                     previous,
-                    seen.committer if seen and _by_rule(incident.findings) else None,
+                    what.named,
                 )
             )
         return transitions
@@ -328,11 +341,6 @@ class Engine:
         resolved.sort(key=lambda key: self._records[key].since)
         for key in resolved[: max(0, len(self._records) - REMEMBERED)]:
             del self._records[key]
-
-
-def _by_rule(findings: Iterable[Finding]) -> bool:
-    """Whether a commit can have brought it about: whoever bound a socket meanwhile is not whoever committed."""
-    return any(finding.mechanism not in UNRULED for finding in findings)
 
 
 def _port_of(incident: Incident) -> ProtectedPort:

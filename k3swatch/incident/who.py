@@ -7,10 +7,12 @@ remembered by `subject` and put on every finding it is about, now and at the nex
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from k3swatch.model.finding import Culprit, Finding
+from k3swatch.model.finding import Culprit, Finding, Observation
 from k3swatch.model.process import Process
+from k3swatch.model.ruleset import LEGACY
+from k3swatch.model.words import UNRULED, Mechanism
 
 REMEMBERED = 1024  # subjects
 
@@ -80,6 +82,35 @@ def doer_of(findings: Sequence[Finding], doers: Sequence[Process]) -> Process | 
         if len(named) == 1:
             return replace(named[0], only=True)
     return next((one for one in doers if one.sources), doers[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What may have brought findings about: when (None: not known), pid and comm, and all who may have been it."""
+
+    at: float | None = None
+    named: tuple[int, str] | None = None
+    doers: tuple[Process, ...] = ()
+
+
+def behind(findings: Sequence[Finding], seen: Observation | None) -> Behind:
+    """What of all that happened since the last look can have brought these findings about: a listener is no commit,
+    and iptables-legacy's tables are replaced by other means than nf_tables'."""
+    if seen is None:
+        return Behind()
+    ruled = [finding for finding in findings if finding.mechanism not in UNRULED]
+    if not ruled:
+        steps = (finding.rule for finding in findings if finding.mechanism is Mechanism.SOCKET)
+        inodes = {step.handle for step in steps if step is not None}
+        return Behind(doers=tuple(who for inode, who in seen.listened if inode in inodes)[:1])
+    if all(finding.rule is not None and finding.rule.family.startswith(LEGACY) for finding in ruled):
+        mine = [each for each in seen.replaced if any(finding.family is each[0] for finding in ruled)]
+        doers = tuple(who for _, _, who in mine)
+        named = {(who.pid, who.comm) for who in doers}
+        return Behind(
+            min((at for _, at, _ in mine), default=None), named.pop() if len(named) == 1 else None, doers
+        )
+    return Behind(seen.committed_at, seen.committer, seen.doers)
 
 
 def committer(process: Process | None) -> Culprit | None:

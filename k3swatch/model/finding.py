@@ -152,6 +152,8 @@ class Observation:
     committer: tuple[int, str] | None = None  # pid and comm from NEWGEN
     warnings: tuple[str, ...] = field(default=())  # one line each, for a person
     doers: tuple[Process, ...] = ()  # who committed, one for each commit that may have made the difference
+    replaced: tuple[tuple[Family, float, Process], ...] = ()  # iptables-legacy tables, when and by whom
+    listened: tuple[tuple[int, Process], ...] = ()  # who called listen(2) on the socket with this inode
 
     @property
     def state(self) -> State:

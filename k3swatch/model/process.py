@@ -56,6 +56,7 @@ class Deed:
     pid: int
     comm: str
     port: int | None = None
+    inode: int | None = None  # of the socket
     family: Family | None = None
 
 

@@ -52,6 +52,8 @@ DOER_OFFSETS: dict[str, tuple[str, str]] = {
     "NSPROXY_NET": ("nsproxy", "net_ns"),
     "SOCK_NET": ("sock", "__sk_common.skc_net.net"),
     "SOCK_PORT": ("sock", "__sk_common.skc_num"),
+    "SOCK_SOCKET": ("sock", "sk_socket"),
+    "SOCKET_INODE": ("socket_alloc", "vfs_inode.i_ino"),  # struct socket is its first member
     "TASK_TGID": ("task_struct", "tgid"),
     "TASK_COMM": ("task_struct", "comm"),
     "TASK_STARTED": ("task_struct", "start_boottime"),

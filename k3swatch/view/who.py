@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from k3swatch.model.finding import Culprit, Finding
+from k3swatch.model.words import Mechanism
 from k3swatch.view.escape import escape
 
 NAME = 160  # characters of one name
@@ -49,12 +50,13 @@ def receiver(findings: Iterable[Finding]) -> Culprit | None:
 def committed(findings: Iterable[Finding], limit: int = COMMITTED) -> str:
     """`committed by iptables (pid 123: iptables -t nat -A X) <- portmap <- containerd (containerd.service)`, or `in
     one of 13 commits, among them by ...`; empty when it is not known."""
-    found = [each.culprit for each in findings if each.culprit and each.culprit.process]
-    if not found:
+    found = next((each for each in findings if each.culprit and each.culprit.process), None)
+    if found is None or found.culprit is None:
         return ""
-    by = found[0].committed
+    by = found.culprit.committed
     lead = "committed by " if by is None or by.only else "in "
-    return lead + escape(found[0].process or "", limit)
+    lead = "opened by " if found.mechanism is Mechanism.SOCKET else lead
+    return lead + escape(found.culprit.process or "", limit)
 
 
 def _owner(culprit: Culprit, brief: bool) -> str:

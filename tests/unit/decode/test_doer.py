@@ -102,12 +102,14 @@ def test_executions_that_do_not_fit(raw: bytes) -> None:
         doer.decode_exec(raw)
 
 
-def deed(kind: int, port: int = 0, family: int = 0) -> bytes:
-    return struct.pack("=QIIHBB4x", 5_000_000_000, 40, 41, port, kind, family) + text(b"k3s", 16)
+def deed(kind: int, port: int = 0, family: int = 0, inode: int = 0) -> bytes:
+    return struct.pack("=QIIHBBI", 5_000_000_000, 40, 41, port, kind, family, inode) + text(b"k3s", 16)
 
 
 def test_deeds() -> None:
-    assert doer.decode_deed(deed(0, 6443), 1000.5) == Deed(Did.LISTENED, 1005.5, 40, "k3s", port=6443)
+    assert doer.decode_deed(deed(0, 6443, inode=77), 1000.5) == Deed(
+        Did.LISTENED, 1005.5, 40, "k3s", 6443, 77
+    )
     assert doer.decode_deed(deed(1, 6443), 0).did is Did.CLOSED
     assert doer.decode_deed(deed(2, family=10), 0) == Deed(Did.REPLACED, 5.0, 40, "k3s", family=Family.IP6)
 

@@ -6,6 +6,8 @@ import ipaddress
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from k3swatch.incident.engine import Engine
 from k3swatch.incident.who import REMEMBERED, Known, doer_of, fuller, subject
 from k3swatch.model.finding import Culprit, Finding, Observation, PathStep, PortVerdict
@@ -189,3 +191,50 @@ def test_words_of_an_older_version_are_kept() -> None:
     again = Engine([old])
     assert again.observe(seen(FINDING), 3.0) == []
     assert again.incidents[0].findings[0].culprit == Culprit(process="iptables -A X")
+
+
+LEGACY = replace(FINDING, path=(replace(STEP, family="legacy ip"),))
+SOCKET = replace(
+    FINDING,
+    mechanism=Mechanism.SOCKET,
+    destination=None,
+    path=(PathStep("socket", "tcp", "0.0.0.0:6443", 77, "of x"),),
+)
+HAPPENED: dict[str, Any] = {
+    "committed_at": 0.5,
+    "committer": (11, "iptables"),
+    "doers": (ADD,),
+    "replaced": ((Family.IP, 0.7, MARK), (Family.IP6, 0.8, JUMP)),
+    "listened": ((76, JUMP), (77, replace(JUMP, pid=99))),
+}
+
+
+@pytest.mark.parametrize(
+    ("finding", "process", "at"),
+    [
+        (FINDING, ADD, 0.5),
+        (LEGACY, MARK, 0.7),
+        (replace(LEGACY, family=Family.IP6), JUMP, 0.8),
+        (SOCKET, replace(JUMP, pid=99), None),
+        (replace(SOCKET, path=(replace(SOCKET.path[0], handle=78),)), None, None),
+        (replace(SOCKET, mechanism=Mechanism.BPF), None, None),
+    ],
+)
+def test_each_finding_is_laid_to_what_can_have_brought_it_about(
+    finding: Finding, process: Process | None, at: float | None
+) -> None:
+    """In one look there were a commit, two legacy tables of other families, and two listeners."""
+    (opened,) = Engine().observe(seen(finding, **HAPPENED), 1.0)
+    culprit = opened.incident.findings[0].culprit
+    assert (culprit and culprit.committed) == process
+    assert opened.committed_at == at
+    ruled = process is not None and finding.mechanism is Mechanism.DNAT
+    assert opened.committer == ((process.pid, process.comm) if process and ruled else None)
+
+
+def test_a_legacy_table_nobody_told_of_is_not_laid_to_nf_tables_commit() -> None:
+    (opened,) = Engine().observe(
+        seen(LEGACY, committed_at=0.5, committer=(11, "iptables"), doers=(ADD,)), 1.0
+    )
+    assert opened.incident.findings[0].culprit is None
+    assert (opened.committed_at, opened.committer, opened.incident.committer) == (None, None, None)
