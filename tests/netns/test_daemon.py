@@ -211,7 +211,7 @@ def test_it_tells_the_service_manager(space: Namespace, tmp_path: Path) -> None:
     manager.settimeout(15)
     daemon = Daemon(space, tmp_path)
     daemon.environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
-    with manager, daemon:
+    with manager, daemon.start(ready=False):  # read from the start: a queue holds 10 messages, 3 seconds
         ready = _until(manager, "READY=1", 1)[-1]
         assert "tcp/6443 delivered" in ready
         _until(manager, "WATCHDOG=1", 3)
