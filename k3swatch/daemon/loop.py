@@ -26,10 +26,12 @@ from k3swatch.daemon.signals import Signals
 from k3swatch.daemon.sinks import Sinks
 from k3swatch.daemon.sources import DOER, Ruleset, Sources
 from k3swatch.daemon.watch import Watch
+from k3swatch.daemon.ways import Ways, sought
 from k3swatch.errors import ConfigError, SourceError, Unsupported
 from k3swatch.incident.engine import Engine
 from k3swatch.incident.listener import ListenerWatch
 from k3swatch.incident.who import subject
+from k3swatch.k3s.ways import serves_api
 from k3swatch.live.flows import FlowWatch
 from k3swatch.model.incident import Event, Transition
 from k3swatch.model.words import Mechanism
@@ -62,6 +64,8 @@ class Daemon:
         self.attribution = Attribution(root, clock, signals.wake, self.sources.executed)
         self.protected = Protected(config, root, clock)
         self.watch = Watch(self.sources, clock, self.protected.ports, self.attribution.committer)
+        self.ways = Ways(root, clock, signals.wake)
+        self.watch.ours = self.ways.ours
         self.engine = Engine(sinks.incidents())
         self.listeners = ListenerWatch()
         self.started_at = clock.monotonic()
@@ -87,6 +91,7 @@ class Daemon:
             self.tell(notices.stopped(self._stopping or "an error", self.clock.now()))
             self.sources.close()
             self.attribution.close()
+            self.ways.close()
             if self._control is not None:
                 self._control.close()
             self.sinks.close()
@@ -119,6 +124,7 @@ class Daemon:
             self.tell(event)
         self._publish(self.engine.tick(wall))
         self._attribute()
+        self._tell_ways()
         for event in self.listeners.tick(wall):
             self.tell(event)
         if self._confinable and self.sources.flows.current is not None:
@@ -180,6 +186,7 @@ class Daemon:
         else:
             for port, finding, flow in self.watch.read_flows():
                 self._publish(self.engine.flow(port.name, finding, flow, self.clock.now()))
+            self._seek()
 
     def _poll(self) -> None:
         """Once a second: has anything moved without word? And what was counted meanwhile?"""
@@ -193,6 +200,7 @@ class Daemon:
         self.sinks.recount(self.engine.incidents)
         self.notifier.status(report.status_line(self))
         self.handover.settle()
+        self._seek()
 
     def _look(self) -> None:
         """Observe, and publish what changed."""
@@ -207,6 +215,7 @@ class Daemon:
             still = [incident for incident in self.engine.incidents if incident.id in before]
             self.tell(notices.started(self.engine.observation, still, now))
         self._publish(changes)
+        self._seek(bool(changes))
         for event in self.listeners.observe(observation, now):
             self.tell(event)
         ended = self.clock.monotonic()
@@ -225,6 +234,21 @@ class Daemon:
         if learned:
             self._publish(self.engine.attributed(learned, self.clock.now()))
             self.sinks.observe(self.engine.observation)
+
+    def _seek(self, now: bool = False) -> None:
+        """Have the ways to the API tried while it is taken."""
+        wanted = sought(self.engine, self.protected.k3s, self.sources.ruleset.current)
+        if wanted is None:
+            self.ways.rest()
+        else:
+            self.ways.want(*wanted, now)
+
+    def _tell_ways(self) -> None:
+        """Tell which of them work."""
+        tried = self.ways.learned()
+        if tried is not None:
+            ports = {port.name for port in self.protected.ports if serves_api(port)}
+            self._publish(self.engine.ways(ports, tried, self.clock.now()))
 
     def _publish(self, transitions: list[Transition]) -> None:
         for transition in transitions:

@@ -48,6 +48,7 @@ class Watch:
         self._observed: int | None = None  # the generation of the last observation
         self._answered_at = 0.0  # when the kernel last said a generation
         self._had_flows = False
+        self.ours: Callable[[Flow], bool] = lambda _flow: False  # connections that this daemon makes itself
 
     def healthy(self) -> bool:
         """Whether both ways of seeing live: netlink answers and wakes us; connections are seen.
@@ -176,8 +177,10 @@ class Watch:
         """Those of `flows` that were diverted from a protected port, each with what explains it now."""
         for flow in flows:
             port = next((port for port in self.ports if _dials(flow, port)), None)
-            if port is not None and (flow.reached, flow.reached_port) != (flow.dialled, flow.dialled_port):
-                yield port, explain(self.sources.ruleset.current, self._host, port, flow), flow
+            arrived = (flow.reached, flow.reached_port) == (flow.dialled, flow.dialled_port)
+            if port is None or arrived or (flow.source in self._host.local() and self.ours(flow)):
+                continue
+            yield port, explain(self.sources.ruleset.current, self._host, port, flow), flow
 
     def protect(self) -> None:
         """Tell the probe which ports on which addresses to watch."""

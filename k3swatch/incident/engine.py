@@ -7,11 +7,11 @@ No I/O and no clock: `now` is CLOCK_REALTIME seconds and may step (timer.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from k3swatch.incident.allow import allowed
-from k3swatch.incident.identity import Key, incident_id, key_of, material
+from k3swatch.incident.identity import Key, incident_id, key_of, material, working
 from k3swatch.incident.picture import Groups, as_last_read, group, notable, readable, with_flow
 from k3swatch.incident.record import Record
 from k3swatch.incident.table import Phase, Signal, move
@@ -31,6 +31,7 @@ from k3swatch.model.finding import Culprit, Finding, Observation, PortVerdict
 from k3swatch.model.flow import Flow
 from k3swatch.model.incident import Change, Incident, Transition
 from k3swatch.model.port import ProtectedPort
+from k3swatch.model.way import Way
 from k3swatch.model.words import Mechanism, Protocol, State, worst
 
 REMEMBERED = 512  # incidents of all ports, resolved ones included
@@ -95,6 +96,21 @@ class Engine:
         return told + self._judge(
             replace(self._raw, committed_at=None, committer=None, doers=(), replaced=(), listened=()), now
         )
+
+    def ways(self, ports: Collection[str], ways: tuple[Way, ...], now: float) -> list[Transition]:
+        """Take which paths to the API were found to work while one of these ports is taken: told once, as a change of
+        the oldest incident, where it is news."""
+        self._time.advance(now)
+        steps: list[Step] = []
+        here = [record for record in self._records.values() if record.open and record.port.name in ports]
+        for record in sorted(here, key=lambda each: (each.incident.opened_at, each.incident.id)):
+            fresh = replace(record.incident, ways=ways)
+            known = any(each.incident.ways and working(each.incident.ways) == working(ways) for each in here)
+            if known or steps or not record.present:
+                record.incident = fresh
+            else:
+                steps += self._signal(record, Signal.DIFFERENT, now, replace(fresh, updated_at=now))
+        return self._tell(steps, now)
 
     def _judge(self, observation: Observation, now: float) -> list[Transition]:
         self._seen = readable(self._told(observation))

@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 from k3swatch.model.finding import Finding, PathStep
 from k3swatch.model.incident import Incident
+from k3swatch.model.way import Way
 
 Key = tuple[str, tuple[str, ...]]  # the port's name and the cause
 
@@ -35,6 +36,11 @@ def without_counters(rule: str) -> str:
 
 def _step(step: PathStep) -> tuple[str, ...]:
     return step.family, step.table, step.chain, without_counters(step.rule)
+
+
+def working(ways: Iterable[Way]) -> frozenset[tuple[str, ...]]:
+    """What a person would act on: where kubectl can be tried, and whether that was verified."""
+    return frozenset((way.url, way.answer) for way in ways if way.works)
 
 
 def material(findings: Iterable[Finding]) -> frozenset[object]:

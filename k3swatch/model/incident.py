@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from k3swatch.model.finding import Finding, PortVerdict
+from k3swatch.model.way import Way
 from k3swatch.model.words import State
 
 
@@ -44,6 +45,7 @@ class Incident:
     flaps: int = 0
     flow_only: bool = False  # known from connections, not from the rules: only silence resolves it
     last_flow_at: float | None = None
+    ways: tuple[Way, ...] = ()  # to the API, tried while it is taken
 
     @property
     def open(self) -> bool:

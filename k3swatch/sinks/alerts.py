@@ -18,6 +18,7 @@ from k3swatch.model.incident import Incident, Transition
 from k3swatch.model.words import State
 from k3swatch.view.escape import escape
 from k3swatch.view.message import description, destinations, pod, severity_of, summary
+from k3swatch.view.ways import works
 
 RESEND_RESOLVED = 300.0
 PLACES = 8  # destinations of one incident that get an alert of their own
@@ -95,6 +96,7 @@ class Board:
             "rule": escape(step.rule) if step else "",
             "chain": escape(f"{step.family} {step.table} {step.chain}") if step else "",
             "pod": escape(pod(incident) or ""),
+            "ways": works(incident.ways),
             "runbook_url": f"{RUNBOOK}{NAMES.get(incident.state, UNKNOWN)}.md",
         }
         annotations = {name: value for name, value in annotations.items() if value}

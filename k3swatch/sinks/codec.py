@@ -15,6 +15,7 @@ from k3swatch.errors import DecodeError
 from k3swatch.model.finding import Culprit, Finding, Orphan, PathStep
 from k3swatch.model.incident import Incident
 from k3swatch.model.process import Parent, Process
+from k3swatch.model.way import Answer, Way
 from k3swatch.model.words import Evidence, Family, Mechanism, State, Vantage
 
 Document = dict[str, Any]
@@ -63,6 +64,7 @@ def _incident(document: Document) -> Incident:
     values["cause"] = _strings(values["cause"])
     values["findings"] = tuple(_finding(each) for each in values["findings"])
     values["committer"] = (int(committer[0]), str(committer[1])) if committer else None
+    values["ways"] = tuple(_way(each) for each in values.get("ways", ()))
     protocol, _, number = values["spec"].partition("/")
     if protocol not in ("tcp", "udp") or not number.isdecimal() or not values["findings"]:
         raise ValueError(f"spec {values['spec']!r}")
@@ -102,6 +104,13 @@ def _process(document: Document) -> Process:
     values["sources"] = _strings(values.get("sources", ()))
     values["parents"] = tuple(Parent(**_known(Parent, each)) for each in values.get("parents", ()))
     return Process(**values)
+
+
+def _way(document: Document) -> Way:
+    values = _known(Way, document)
+    values["answer"] = Answer(values["answer"])
+    values["names"] = _strings(values.get("names", ()))
+    return Way(**values)
 
 
 def _anchor(value: Any) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ from k3swatch.view.catalog import COPIED, ENTRIES, Kind, kind_of, kind_of_notice
 from k3swatch.view.cure import cure
 from k3swatch.view.escape import escape
 from k3swatch.view.message import destinations, message, severity_of
+from k3swatch.view.ways import works
 
 IDENTIFIER = "k3swatch"
 LIMIT = 16  # repeated fields of one name
@@ -159,6 +160,11 @@ def _committed(by: Process) -> Iterator[Field]:
 
 
 def _origin(incident: Incident) -> Iterator[Field]:
+    if incident.ways:
+        yield "K3SWATCH_WAYS", works(incident.ways)
+    for way in incident.ways[:LIMIT]:
+        if way.works:
+            yield "K3SWATCH_WAY", f"{way.url} KUBECONFIG={way.kubeconfig}" if way.kubeconfig else way.url
     if incident.generation is not None:
         yield "K3SWATCH_GENERATION", str(incident.generation)
     if incident.committer is not None:

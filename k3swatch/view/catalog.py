@@ -283,6 +283,11 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ("K3SWATCH_CURE", "then: what ends it, with the command"),
     ("K3SWATCH_CONTRADICTION", "how sources contradict each other"),
     ("K3SWATCH_NOTE", "what contradicts, or could not be read"),
+    (
+        "K3SWATCH_WAY",
+        "an address at which the API answers while its port is taken, with the kubeconfig that has it",
+    ),
+    ("K3SWATCH_WAYS", "which paths to the API work, in words"),
     ("K3SWATCH_CONNECTIONS", "diverted connections seen so far"),
     ("K3SWATCH_GENERATION", "the nf_tables generation"),
     ("K3SWATCH_PID", "the process that committed the rule"),

@@ -11,6 +11,7 @@ from typing import Any
 from k3swatch.model.finding import Culprit, Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.incident import Incident
 from k3swatch.model.process import Process
+from k3swatch.model.way import Way
 from k3swatch.model.words import Attach
 from k3swatch.view.cure import cure
 
@@ -128,6 +129,19 @@ def process(one: Process | None) -> Document | None:
     }
 
 
+def way(one: Way) -> Document:
+    """One address of the API that was dialled while its port is taken."""
+    return {
+        "url": one.url,
+        "answer": one.answer,
+        "works": one.works,
+        "kubeconfig": one.kubeconfig,
+        "issuer": one.issuer,
+        "names": list(one.names),
+        "why": one.why,
+    }
+
+
 def incident(one: Incident) -> Document:
     """One incident. Times are seconds since the epoch."""
     return {
@@ -145,5 +159,6 @@ def incident(one: Incident) -> Document:
         "generation": one.generation,
         "committer": {"pid": one.committer[0], "comm": one.committer[1]} if one.committer else None,
         "flaps": one.flaps,
+        "ways": [way(each) for each in one.ways],
         "findings": [finding(found) for found in one.findings],
     }

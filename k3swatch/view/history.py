@@ -16,6 +16,7 @@ from k3swatch.view.document import Document
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import coloured, some
 from k3swatch.view.message import destinations, duration, severity_of
+from k3swatch.view.ways import works
 
 SCHEMA = 1
 BAD = (State.DIVERTED, State.BLOCKED)
@@ -62,7 +63,7 @@ def _block(past: Past, now: float, colour: bool, zone: tzinfo | None) -> Iterato
     yield f"{opened}  {escape(one.spec, 16)} ({escape(one.port, 64)}) {state}{target}"
     yield f"    {'; '.join(_facts(one, now))}"
     yield f"    {_cause(one)}"
-    yield from (f"    {line}" for line in _who(one))
+    yield from (f"    {line}" for line in (*_who(one), *_ways(one)))
     day = opened[:10]
     for told in past.told:
         when = _when(told.at, zone)
@@ -103,6 +104,11 @@ def _who(one: Incident) -> Iterator[str]:
         yield f"committed by {escape(one.committer[1], 32)} (pid {one.committer[0]})"
     if culprit := who.receiver(one.findings):
         yield f"taken by {who.taken_by(culprit)} {who.sure(culprit)}"
+
+
+def _ways(one: Incident) -> Iterator[str]:
+    if said := works(one.ways):
+        yield said if one.open else f"while it lasted: {said}"
 
 
 def _total(history: History, since: float, zone: tzinfo | None) -> str:

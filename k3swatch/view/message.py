@@ -14,6 +14,7 @@ from k3swatch.model.words import Mechanism, State, Vantage
 from k3swatch.view.cure import cure
 from k3swatch.view.escape import escape
 from k3swatch.view.place import toward, unruled
+from k3swatch.view.ways import works
 from k3swatch.view.who import COMMITTED, committed, receiver, sure, taken_by
 
 TEXT = 200  # characters of a rule or a reason
@@ -60,6 +61,8 @@ def message(transition: Transition) -> str:
     if all(finding.shadowed for finding in incident.findings):
         lead = f"{subject}: a second cause waits behind the first and would take over{_target(incident)}"
         return f"{lead}{_whom(incident)}{_how(incident)}"
+    if _only_ways(transition):
+        return f"{subject} is still {_short(incident)}; {works(incident.ways)}"
     learned = _learned(transition)
     if learned is not None:
         return f"{subject} is still {_short(incident)}: taken by {taken_by(learned)} {sure(learned)}"
@@ -92,7 +95,10 @@ def description(incident: Incident) -> str:
     lines += [f"What ends it: {escape(remedy, 2 * TEXT)}"] if remedy else []
     if by:
         lines.append(f"{by[0].upper()}{by[1:]}.")
-    if incident.state is not State.UNKNOWN and incident.spec == "tcp/6443":
+    if incident.ways:
+        said = works(incident.ways)
+        lines.append(f"{said[0].upper()}{said[1:]}.")
+    elif incident.state is not State.UNKNOWN and incident.spec == "tcp/6443":
         lines.append(WORKS)
     return "\n".join(lines)
 
@@ -133,6 +139,24 @@ def _learned(transition: Transition) -> Culprit | None:
         return None
     now, then = (_but_culprit(each) for each in (transition.incident, before))
     return who if now == then and receiver(before.findings) != who else None
+
+
+def _only_ways(transition: Transition) -> bool:
+    """Whether all that changed is which paths to the API work."""
+    before, now = transition.previous, transition.incident
+    if transition.change is not Change.CHANGED or before is None or not now.ways:
+        return False
+    return before.ways != now.ways and _seen(before) == _seen(now)
+
+
+def _seen(incident: Incident) -> list[Finding]:
+    """Findings with their receivers, as far as words tell them apart."""
+    return [
+        replace(
+            each, culprit=each.culprit and replace(each.culprit, process=None), path=(), evidence=frozenset()
+        )
+        for each in incident.findings
+    ]
 
 
 def _but_culprit(incident: Incident) -> list[Finding]:

@@ -87,9 +87,18 @@ def _incident(one: dict[str, Any]) -> list[str]:
         lines.append(f"  but: {_word(said)}")
     if findings[0].get("cure"):
         lines.append(f"  what ends it: {escape(str(findings[0]['cure']), 400)}")
+    for way in one.get("ways") or ():
+        lines.append(f"  {_way(way)}")
     if who.get("process"):
         lines.append(f"  committed by: {escape(str(who['process']), COMMITTED)}")
     return lines
+
+
+def _way(way: dict[str, Any]) -> str:
+    config = f" (KUBECONFIG={_word(way['kubeconfig'])})" if way.get("kubeconfig") else ""
+    by = f", certificate of {_word(way['issuer'])}" if way.get("issuer") else ""
+    why = f": {_word(way['why'])}" if way.get("why") else ""
+    return f"{_word(way.get('url'))}{config} {_word(way.get('answer'))}{why}{by}"
 
 
 def _count(row: dict[str, Any]) -> str:
