@@ -58,7 +58,7 @@ def test_the_same_is_told_with_the_daemon_and_without(
         daemon.until(lambda: incidents(k3swatch, daemon), "in the store")
         (one,) = incidents(k3swatch, daemon)
         assert (one["state"], one["resolved_at"]) == ("diverted", None)
-        assert [each["change"] for each in one["transitions"]] == ["opened"]
+        assert one["transitions"][0]["change"] == "opened"  # and then which ways to the API are left
         assert "OPEN for" in ask(k3swatch, daemon)
         space.run("nft", "delete table ip evil")
         daemon.until_said("the port is delivered again")
