@@ -82,6 +82,11 @@ class Case:
         """A look-alike: every connection is delivered."""
         return all(row.fine for row in self.rows)
 
+    @property
+    def diverts(self) -> bool:
+        """Some connection is sent elsewhere by translation: what shows in conntrack, other than a drop or TPROXY."""
+        return any("diverted" in row.states and row.mechanism != "tproxy" for row in self.rows)
+
     @cached_property
     def commands(self) -> str:
         """The script without its comments."""

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -54,9 +54,9 @@ class Labs(Generic[T]):
                 try:
                     space = stack.enter_context(lab())
                     attempt = self._furnish(space, stack)
-                except BaseException as error:  # noqa: BLE001  a case must not wait for ever for a lab that is none
+                except BaseException as error:  # noqa: BLE001  it belongs to whoever waits for the next case
                     self._refuse(error)
-                    return
+                    continue
                 self._use(space, attempt)
 
     def _use(self, space: Lab, attempt: Callable[[Case], T]) -> None:
@@ -76,11 +76,8 @@ class Labs(Generic[T]):
                 return
 
     def _refuse(self, error: BaseException) -> None:
-        while True:
-            try:
-                self.trials[self._queue.get_nowait()].set_exception(error)
-            except Empty:
-                return
+        with suppress(Empty):
+            self.trials[self._queue.get_nowait()].set_exception(error)
 
     def __enter__(self) -> Self:
         for thread in self._threads:
