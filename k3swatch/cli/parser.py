@@ -75,6 +75,12 @@ def parser() -> argparse.ArgumentParser:
     restore.add_argument(
         "-o", dest="output", metavar="DIR", help="where --apply saves; default: /var/lib/k3swatch/restore"
     )
+    guard = commands.add_parser(
+        "guard", help="pin a port, so that no NAT rule takes it; opt-in, not over a reboot"
+    )
+    guard.set_defaults(command=undo.guard)
+    guard.add_argument("action", choices=("on", "off", "status"))
+    guard.add_argument("port", metavar="tcp/6443")
     demo = commands.add_parser("demo", help="the incident, for real, in private network namespaces")
     demo.set_defaults(command=service.demo)
     config = commands.add_parser("config", help="look at a configuration file")
@@ -83,17 +89,17 @@ def parser() -> argparse.ArgumentParser:
     config_check.set_defaults(command=service.config_check)
     config_check.add_argument("file", metavar="FILE")
 
-    for command in (run, check, explain, status, history, restore):
+    for command in (run, check, explain, status, history, restore, guard):
         command.add_argument(
             "--config", metavar="FILE", help="default: /etc/k3swatch/config.yaml, when there is one"
         )
-    for command in (run, check, explain, restore, config_check):
+    for command in (run, check, explain, restore, guard, config_check):
         command.add_argument(
             "--root",
             metavar="DIR",
             default="/",
             help="read this host's files below DIR: /host in a container",
         )
-    for command in (check, explain, status, history, restore):
+    for command in (check, explain, status, history, restore, guard):
         command.add_argument("--format", choices=("text", "json"), default="text")
     return top

@@ -29,6 +29,7 @@ from k3swatch.daemon.watch import Watch
 from k3swatch.daemon.ways import Ways, sought
 from k3swatch.errors import ConfigError, SourceError, Unsupported
 from k3swatch.incident.engine import Engine
+from k3swatch.incident.guarded import GuardWatch
 from k3swatch.incident.listener import ListenerWatch
 from k3swatch.incident.who import subject
 from k3swatch.k3s.ways import serves_api
@@ -68,6 +69,7 @@ class Daemon:
         self.watch.ours = self.ways.ours
         self.engine = Engine(sinks.incidents())
         self.listeners = ListenerWatch()
+        self.guarded = GuardWatch()
         self.started_at = clock.monotonic()
         self.evaluations = 0
         self.evaluation_seconds = 0.0
@@ -125,7 +127,7 @@ class Daemon:
         self._publish(self.engine.tick(wall))
         self._attribute()
         self._tell_ways()
-        for event in self.listeners.tick(wall):
+        for event in (*self.listeners.tick(wall), *map(notices.guarded, self.guarded.tick(wall))):
             self.tell(event)
         if self._confinable and self.sources.flows.current is not None:
             self._confine()
@@ -168,7 +170,9 @@ class Daemon:
         if self.notifier.watchdog_interval is not None:
             due.append(self._next_beat)
         due += [
-            now + at - wall for at in (self.engine.deadline(), self.listeners.deadline()) if at is not None
+            now + at - wall
+            for at in (self.engine.deadline(), self.listeners.deadline(), self.guarded.deadline())
+            if at is not None
         ]
         return max(0.0, min(due) - now)
 
@@ -216,7 +220,8 @@ class Daemon:
             self.tell(notices.started(self.engine.observation, still, now))
         self._publish(changes)
         self._seek(bool(changes))
-        for event in self.listeners.observe(observation, now):
+        held = map(notices.guarded, self.guarded.observe(observation, now))
+        for event in (*self.listeners.observe(observation, now), *held):
             self.tell(event)
         ended = self.clock.monotonic()
         self.evaluations += 1

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from k3swatch import __version__
 from k3swatch.config import Config
 from k3swatch.errors import ConfigError, SourceError
+from k3swatch.incident.guarded import News, What
 from k3swatch.k3s.find import Found
 from k3swatch.model.finding import Observation, PortVerdict
 from k3swatch.model.incident import Event, Incident, Notice
 from k3swatch.model.port import ProtectedPort
-from k3swatch.model.words import Attach, State
+from k3swatch.model.words import Attach, Mechanism, State
+from k3swatch.view.escape import escape
 
 
 def started(observation: Observation, incidents: Iterable[Incident], now: float) -> Event:
@@ -80,6 +82,32 @@ def rejected(error: ConfigError, now: float) -> Event:
         now,
         "k3swatch config check shows one problem a line",
     )
+
+
+_NEWS = {
+    What.HELD: ("the guard neutralises it", "notice"),
+    What.FREE: ("the guard does not stand before it any more", "warning"),
+    What.GONE: ("what the guard neutralised is gone", "notice"),
+}
+
+
+def guarded(news: News) -> Event:
+    """A cause that the guard neutralises has come, or gone, or the guard has."""
+    port, finding, step = news.verdict.port, news.finding, news.finding.rule
+    words, severity = _NEWS[news.what]
+    what = "" if finding.mechanism is Mechanism.NONE else f"{finding.mechanism} "
+    what += f"to {escape(finding.destination, 80)}" if finding.destination else str(finding.state)
+    if step is not None:
+        place = f"{step.family} {escape(step.table, 64)} {escape(step.chain, 64)} handle {step.handle}"
+        what += f': rule "{escape(step.rule, 200)}" in {place}'
+    text = f"{port.spec} ({escape(port.name, 64)}): {words}: {what}"
+    fields = (
+        ("K3SWATCH_PORT", port.spec),
+        ("K3SWATCH_STATE", str(news.verdict.state)),
+        ("K3SWATCH_SEVERITY", severity),
+    )
+    hint = "" if news.what is What.GONE else f"k3swatch restore {port.spec} says how to remove what made it"
+    return Event(Notice.GUARDED, port.name, text, news.at, hint, fields)
 
 
 def without_control(error: SourceError, now: float) -> Event:

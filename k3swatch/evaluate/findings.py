@@ -23,7 +23,7 @@ from k3swatch.model import xt
 from k3swatch.model.expr import Expr, Payload, XtMatch
 from k3swatch.model.finding import Finding, PathStep
 from k3swatch.model.port import ProtectedPort
-from k3swatch.model.ruleset import SET_ANONYMOUS, Element, Rule, Ruleset
+from k3swatch.model.ruleset import GUARD_FAMILY, GUARD_TABLE, SET_ANONYMOUS, Element, Rule, Ruleset
 from k3swatch.model.words import Family, Mechanism, State, Vantage
 
 MOST_COMBINED = 64
@@ -51,6 +51,7 @@ def findings(
     result: list[Finding] = []
     restrictions = 0
     everybody = {shadowed: _everybody(judged, shadowed, scene, address) for shadowed in (False, True)}
+    guards = {one.outcome.group for one in judged if _guards(one)}
     for group in _by_rule(judged):
         open_ones = [one for one in group if not one.shadowed] or group
         first = open_ones[0]
@@ -65,7 +66,8 @@ def findings(
         state = State.BLOCKED if partial else first.state
         first = replace(first, state=state, why=open_ones[-1].why)
         finding = _finding(ruleset, scene, address, first, cubes)
-        result.append(replace(finding, restriction=partial))
+        neutral = finding.shadowed and all(one.outcome.shadow in guards for one in group)
+        result.append(replace(finding, restriction=partial, neutralised=neutral))
     return result
 
 
@@ -107,6 +109,15 @@ def _lost(outcome: Outcome, scene: Scene) -> str:
     if taken and outcome.target is not None:
         return f"sent to {destination(outcome.target, scene.family)}, but {what}"
     return what
+
+
+def _guards(judged: Judged) -> bool:
+    """Whether `k3swatch guard` decides: its chain is the first that maps the packet, to where it was going."""
+    outcome = judged.outcome
+    if judged.shadowed or judged.state is not State.DELIVERED or not outcome.path:
+        return False
+    ref = outcome.path[0].ref
+    return (ref.family, ref.table) == (GUARD_FAMILY, GUARD_TABLE)
 
 
 def _delivers(target: Target, scene: Scene, port: ProtectedPort) -> bool:

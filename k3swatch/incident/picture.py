@@ -19,8 +19,9 @@ Groups = dict[tuple[str, ...], tuple[Finding, ...]]
 
 
 def notable(finding: Finding) -> bool:
-    """Whether a finding makes an incident: diverted, blocked or unknown."""
-    return finding.state not in (State.DELIVERED, State.UNSERVED) and not finding.restriction
+    """Whether a finding makes an incident: diverted, blocked or unknown, and not neutralised by the guard."""
+    harmless = finding.restriction or finding.neutralised
+    return finding.state not in (State.DELIVERED, State.UNSERVED) and not harmless
 
 
 def readable(observation: Observation) -> Observation:

@@ -91,6 +91,8 @@ class Finding:
     # How many steps at the end of the path refuse a connection that those before them sent elsewhere: its `state` is
     # blocked then, `mechanism` and `destination` say how it was taken. 0: nothing of the kind.
     refusing: int = 0
+    # Shadowed by `k3swatch guard`: it has no say while the guard is there. Told as a notice, never an incident.
+    neutralised: bool = False
 
     @property
     def rule(self) -> PathStep | None:

@@ -79,6 +79,7 @@ class Notice(StrEnum):
     CONFIG_LOADED = "config_loaded"
     STARTED = "started"
     STOPPED = "stopped"
+    GUARDED = "guarded"  # the guard neutralises a cause, or does not any more
     SINK_FAILED = "sink_failed"  # somebody who should be told cannot be told
     SINK_RECOVERED = "sink_recovered"
 

@@ -73,6 +73,20 @@ class Plan:
     kept: tuple[Kept, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """How the guard of a port is. `before` are nat chains that come before it, or at the same priority; `foreign` is
+    what in its table is not ours. All text may be hostile.
+    """
+
+    port: ProtectedPort
+    on: bool
+    priority: int | None
+    before: tuple[str, ...]
+    foreign: str | None
+    verdict: PortVerdict
+
+
 class Answer(StrEnum):
     """What became of a connection from this host."""
 

@@ -21,6 +21,8 @@ SET_OBJECT, SET_CONCAT = 64, 128
 
 TABLE_DORMANT = 1  # enum nft_table_flags
 
+GUARD_FAMILY, GUARD_TABLE = "inet", "k3swatch_guard"  # what `k3swatch guard on` makes
+
 LEGACY = "legacy"  # prefix of the family of iptables-legacy tables: "legacy ip"
 
 

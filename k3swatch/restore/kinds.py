@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum, auto
 
 from k3swatch.model.finding import Culprit, Finding, Orphan
-from k3swatch.model.ruleset import LEGACY
 from k3swatch.model.words import Mechanism, State
 from k3swatch.restore.owners import by
 
@@ -54,9 +54,11 @@ def kind(findings: Sequence[Finding]) -> Cause:
     return Cause.RULE
 
 
-def legacy(findings: Sequence[Finding]) -> bool:
-    """Whether the rules are iptables-legacy's."""
-    return any(step.family.startswith(f"{LEGACY} ") for each in findings for step in each.path)
+def taken(finding: Finding) -> Finding:
+    """The finding without what refuses the connection where it was sent: the way there is what has to be undone."""
+    if not finding.refusing:
+        return finding
+    return replace(finding, state=State.DIVERTED, path=finding.path[: -finding.refusing], refusing=0)
 
 
 def serviced(who: Culprit) -> bool:

@@ -17,7 +17,7 @@ from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import LEGACY
 from k3swatch.model.words import State
 from k3swatch.restore import api, local
-from k3swatch.restore.kinds import Cause, kind
+from k3swatch.restore.kinds import Cause, kind, taken
 from k3swatch.restore.local import Places
 from k3swatch.restore.quote import command
 
@@ -51,7 +51,7 @@ def plan(
 
     `places` are those of rules in their chains, `removals` and `kept` what can and cannot be taken away alone.
     """
-    bad = [each for each in verdict.findings if _matters(each)]
+    bad = [taken(each) for each in verdict.findings if _matters(each)]
     causes: dict[tuple[str, ...], list[Finding]] = {}
     for finding in bad:
         causes.setdefault(finding.cause, []).append(finding)

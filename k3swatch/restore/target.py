@@ -18,6 +18,7 @@ from k3swatch.model.plan import Kept, Removal
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import SET_ANONYMOUS, SET_INTERVAL, ChainRef, Found, Rule, Ruleset, SetInfo
 from k3swatch.model.words import UNRULED, State
+from k3swatch.restore.kinds import taken
 from k3swatch.restore.owners import back
 
 Hits = Collection[
@@ -37,7 +38,7 @@ def targets(
     removals: dict[Removal, None] = {}
     kept: dict[Kept, None] = {}
     for finding in findings:
-        for found in _of(ruleset, port, finding, hits):
+        for found in _of(ruleset, port, taken(finding), hits):
             if isinstance(found, Removal):
                 removals[found] = None
             else:

@@ -29,6 +29,7 @@ _NOTICE = {
     Notice.CONFIG_LOADED: INFO,
     Notice.STARTED: INFO,
     Notice.STOPPED: NOTICE,
+    Notice.GUARDED: NOTICE,
     Notice.SINK_FAILED: ERROR,
     Notice.SINK_RECOVERED: NOTICE,
 }

@@ -128,6 +128,15 @@ class Series:
         for labels in rows:
             diversions.add_metric(labels, 1.0)
         yield diversions
+        held = GaugeMetricFamily(
+            "k3swatch_neutralised_causes",
+            "Causes that would take the port and have no say, because of k3swatch guard.",
+            labels=("port",),
+        )
+        for verdict in verdicts:
+            causes = {finding.cause for finding in verdict.findings if finding.neutralised}
+            held.add_metric((escape(verdict.port.name, 64),), len(causes))
+        yield held
         yield GaugeMetricFamily(
             "k3swatch_series_omitted",
             "Ports and diversions that are not exported because there are too many; not 0 is a fault.",
@@ -145,7 +154,7 @@ class Series:
         for verdict in verdicts:
             rows: dict[tuple[str, ...], None] = {}
             for finding in verdict.findings:
-                if finding.state is not State.DIVERTED:
+                if finding.state is not State.DIVERTED or finding.neutralised:
                     continue
                 step = finding.rule
                 place = finding.anchor or ((step.family, step.table, step.chain) if step else ("", "", ""))

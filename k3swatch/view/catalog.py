@@ -30,6 +30,7 @@ class Kind(StrEnum):
     CONFIG_LOADED = "configuration-loaded"
     STARTED = "started"
     STOPPED = "stopped"
+    GUARDED = "guarded"
     SINK_FAILED = "sink-failed"
     SINK_RECOVERED = "sink-recovered"
 
@@ -232,6 +233,18 @@ known before: they are not told a second time. The next entry says how connectio
         """\
 The daemon was stopped. Nobody watches the protected ports until it is started again; open incidents
 are kept and will not be told twice.""",
+    ),
+    Kind.GUARDED: Entry(
+        "29d6fb6e3c0b4d1f9a77a8d5c1f06b42",
+        "The guard neutralises what would take a protected port, or does not any more",
+        """\
+`k3swatch guard on` pinned a protected port: a rule that would send its connections elsewhere came, or was
+there already, and has no say. The message names it, and says when it is gone, or the guard is. The port is delivered
+all the while; but what made the rule is still there, and takes the port when the guard goes (a reboot ends it).
+
+Look:
+    k3swatch guard status tcp/6443
+    k3swatch restore tcp/6443                  # how to remove what made the rule""",
     ),
     Kind.SINK_FAILED: Entry(
         "ae7d7a352efa43d0b7e2d4f4fa1a3178",

@@ -43,7 +43,9 @@ def finding_line(finding: Finding) -> str:
         taker = unruled(finding.rule)
         before = f"{where(finding.taking)}, then " if finding.refusing and finding.taking else ""
         parts.append(f"by {taker}" if taker else f"rule {before}{where(finding.rule)}")
-    if finding.shadowed:
+    if finding.neutralised:
+        parts.append("(neutralised by guard)")
+    elif finding.shadowed:
         parts.append("(waits behind another rule)")
     if Evidence.FLOW in finding.evidence:
         parts.append("(seen)")

@@ -65,6 +65,7 @@ def finding(found: Finding) -> Document:
         "evidence": sorted(found.evidence),
         "shadowed": found.shadowed,
         "restriction": found.restriction,
+        "neutralised": found.neutralised,
         "why": found.why,
         "path": [step(one) for one in found.path],
         "refusing": found.refusing,

@@ -97,7 +97,10 @@ def _cause(group: Sequence[Finding], number: str, detail: _Detail) -> list[str]:
         lines += wrap(escape(remedy), "    ", "    ", 4) if remedy else []
     elif not detail.comments:
         lines += [clip(f'  "{escape(comment)}"', WIDTH) for comment in _telling_comment(group[0])]
-    for who, findings in (("for", acting), ("next in line for", waiting)):
+    neutral = [finding for finding in waiting if finding.neutralised]
+    waiting = [finding for finding in waiting if not finding.neutralised]
+    heads = (("for", acting), ("next in line for", waiting), ("neutralised by guard for", neutral))
+    for who, findings in heads:
         if findings:
             lines += wrap(f"{who} {'; '.join(_whom(findings))}", "  ", "    ", 3)
     why = next((finding.why for finding in group if finding.why), None)

@@ -261,4 +261,7 @@ def _after(verdict: PortVerdict) -> str:
         return "the port is not watched any more"
     if state is State.UNSERVED:
         return "the rules let connections through again, but nobody listens"
+    held = len({finding.cause for finding in verdict.findings if finding.neutralised})
+    if held:
+        return f"the port is delivered again, while the guard neutralises {held} cause{'s' * (held > 1)}"
     return "the port is delivered again"

@@ -1,7 +1,7 @@
 # fish completion for k3swatch(1)
 
 complete -c k3swatch -f
-set -l commands check explain snapshot status history restore run config demo
+set -l commands check explain snapshot status history restore guard run config demo
 set -l none "not __fish_seen_subcommand_from $commands"
 complete -c k3swatch -n $none -l version -d 'Which version it is'
 complete -c k3swatch -s h -l help -d 'How it is used'
@@ -11,13 +11,14 @@ complete -c k3swatch -n $none -a snapshot -d 'Capture the ruleset'
 complete -c k3swatch -n $none -a status -d 'Ask the running daemon'
 complete -c k3swatch -n $none -a history -d 'Past incidents'
 complete -c k3swatch -n $none -a restore -d 'How to give the port back'
+complete -c k3swatch -n $none -a guard -d 'Pin a port'
 complete -c k3swatch -n $none -a run -d 'The daemon, in the foreground'
 complete -c k3swatch -n $none -a config -d 'Look at a configuration file'
 complete -c k3swatch -n $none -a demo -d 'The incident in private network namespaces'
 
-complete -c k3swatch -n '__fish_seen_subcommand_from check explain status history restore run' -l config -r -F -d 'Configuration file'
-complete -c k3swatch -n '__fish_seen_subcommand_from check explain status history restore' -l format -x -a 'text json'
-complete -c k3swatch -n '__fish_seen_subcommand_from check explain restore run' -l root -x -a '(__fish_complete_directories)'
+complete -c k3swatch -n '__fish_seen_subcommand_from check explain status history restore guard run' -l config -r -F -d 'Configuration file'
+complete -c k3swatch -n '__fish_seen_subcommand_from check explain status history restore guard' -l format -x -a 'text json'
+complete -c k3swatch -n '__fish_seen_subcommand_from check explain restore guard run' -l root -x -a '(__fish_complete_directories)'
 complete -c k3swatch -n '__fish_seen_subcommand_from check' -l port -x -a tcp/6443 -d 'Instead of those configured'
 complete -c k3swatch -n '__fish_seen_subcommand_from explain' -l from -x -d 'Connections from this address'
 complete -c k3swatch -n '__fish_seen_subcommand_from explain' -l to -x -d 'Connections to this address'
@@ -30,4 +31,5 @@ complete -c k3swatch -n '__fish_seen_subcommand_from restore' -l apply -d 'Do wh
 complete -c k3swatch -n '__fish_seen_subcommand_from restore' -l rollback -r -F -d 'Put back what was removed'
 complete -c k3swatch -n '__fish_seen_subcommand_from restore' -s o -x -a '(__fish_complete_directories)' -d 'Save there'
 complete -c k3swatch -n '__fish_seen_subcommand_from restore' -a tcp/6443
+complete -c k3swatch -n '__fish_seen_subcommand_from guard' -a 'on off status tcp/6443'
 complete -c k3swatch -n '__fish_seen_subcommand_from config' -a check -F

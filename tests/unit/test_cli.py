@@ -54,7 +54,9 @@ def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
         (["restore", "--rollback", "/absent"], 2, "/absent: No such file or directory"),
         (["restore", "--rollback", "/etc/hostname"], 2, "/etc/hostname: not JSON"),
         (["restore", "--rollback", SNAPSHOT], 2, "not a file of `k3swatch restore --apply`"),
-        (["guard", "on", "tcp/6443"], 64, "invalid choice"),
+        (["guard", "on"], 64, "the following arguments are required: tcp/6443"),
+        (["guard", "in", "tcp/6443"], 64, "invalid choice: 'in'"),
+        (["guard", "on", "6443/tcp"], 64, "want tcp/PORT or udp/PORT"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_a_status(
