@@ -49,7 +49,7 @@ test: setup  ## every tier but vm and deb: unit, golden, scenarios, netns (root)
 test-unit: setup  ## the tests that need no root, in seconds
 	K3SWATCH_TIERS=unit,golden,scenarios $(BIN)/pytest $(wildcard tests/unit tests/golden tests/scenarios) $(ARGS)
 
-demo: setup  ## the incident, for real, in private network namespaces: alert, second cause, half fix, restored (root)
+demo: setup  ## the incident, for real, in private network namespaces: alert, second cause, half fix, back after a reboot, undone (root)
 	@$(BIN)/python -m k3swatch.cli demo
 
 run: setup  ## watch this host in the foreground, read-only, until Ctrl-C (root)

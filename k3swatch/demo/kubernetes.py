@@ -15,6 +15,9 @@ from k3swatch.demo.netns import Namespace
 PORTMAP = "/usr/lib/cni/portmap"
 NETWORK = "cbr0"  # K3s's flannel network
 CONTAINER = "dac1a8e982e8a18b1f1516bc93fbf491e8e4298e233b2a312d40cb40ed541352"
+CONTAINER_AFTER = (
+    "4f0c71e6b1a2d95be1d3a7c0f6248b9a5dc1e07f38b2946a70d5f1c8e93ab264"  # the pod's, after a reboot
+)
 CNI_DN = "CNI-DN-8e53e6ce9e633f6853fe9"  # "CNI-DN-" + sha512(NETWORK + CONTAINER)[:21], 28 characters in all
 SERVICE, CLUSTER_IP = "default/kubeapi-loadbalancer:https", "10.43.49.200"
 KUBE_EXT, KUBE_SVC = "KUBE-EXT-2OR7KBIDQLCGN5MJ", "KUBE-SVC-2OR7KBIDQLCGN5MJ"
@@ -75,6 +78,26 @@ COMMIT
 """
 
 
+_SEP = "KUBE-SEP-5O6AEE3BJJMEVVXZ"  # the endpoint of the Service's only
+WITHOUT_SERVICE = "".join(
+    line
+    for line in KUBE_PROXY.splitlines(keepends=True)
+    if not any(word in line for word in (SERVICE, KUBE_SVC, _SEP))
+)
+
+SERVICE_OFF = f"""*nat
+-D KUBE-SERVICES {LOADBALANCER_IP} -j {KUBE_EXT}
+-D KUBE-SERVICES -d {CLUSTER_IP}/32 -p tcp -m comment --comment "{SERVICE} cluster IP" -m tcp --dport 6443 -j {KUBE_SVC}
+-F {KUBE_EXT}
+-F {KUBE_SVC}
+-F {_SEP}
+-X {KUBE_EXT}
+-X {KUBE_SVC}
+-X {_SEP}
+COMMIT
+"""
+
+
 def restore(host: Namespace, rules: str) -> None:
     """Load rules in one commit, other rules kept: `iptables-restore --noflush`, as kube-proxy does."""
     host.run("iptables-restore", "--noflush", stdin=rules.replace("\\\n", ""))
@@ -97,14 +120,26 @@ def kube_ext_off(host: Namespace) -> None:
     restore(host, KUBE_EXT_OFF)
 
 
-def portmap(host: Namespace, command: str, pod: Namespace, host_port: int = 6443, host_ip: str = "") -> None:
+def service_off(host: Namespace) -> None:
+    """kube-proxy has heard that the Service is gone: its external address and its ClusterIP."""
+    restore(host, SERVICE_OFF)
+
+
+def portmap(
+    host: Namespace,
+    command: str,
+    pod: Namespace,
+    host_port: int = 6443,
+    host_ip: str = "",
+    container: str = CONTAINER,
+) -> None:
     """Run the real CNI plugin portmap: `command` ADD, DEL or CHECK, for a pod with hostPort `host_port`."""
-    config, environment = portmap_call(command, pod, host_port, host_ip)
+    config, environment = portmap_call(command, pod, host_port, host_ip, container)
     host.run(PORTMAP, stdin=config, env=environment)
 
 
 def portmap_call(
-    command: str, pod: Namespace, host_port: int = 6443, host_ip: str = ""
+    command: str, pod: Namespace, host_port: int = 6443, host_ip: str = "", container: str = CONTAINER
 ) -> tuple[str, dict[str, str]]:
     """What a container runtime gives portmap: its standard input and its environment."""
     mapping = {"hostPort": host_port, "containerPort": 6443, "protocol": "tcp", "hostIP": host_ip}
@@ -128,7 +163,7 @@ def portmap_call(
     }
     environment = {
         "CNI_COMMAND": command,
-        "CNI_CONTAINERID": CONTAINER,
+        "CNI_CONTAINERID": container,
         "CNI_NETNS": str(pod.path),
         "CNI_IFNAME": "eth0",
         "CNI_PATH": "/usr/lib/cni",

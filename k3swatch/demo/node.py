@@ -25,7 +25,15 @@ POD_NAME = f"{DAEMON_SET}-htf6q"
 NETNS = "/var/run/netns/cni-5f083bf4-7845-7450-7a12-a6370bd37552"
 LB = "b594f6cb752534f2a0f2aaa448f2c841c96af6f0faffb62dd2c6f9f623f8a5b8"  # klipper-lb's container
 TASKS = "run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io"
-RESULT = f"var/lib/cni/results/{NETWORK}-{CONTAINER}-eth0"
+ADMIN = "var/lib/rancher/k3s/server/cred/admin.kubeconfig"
+
+
+def result(container: str) -> str:
+    """libcni's cache file of a container."""
+    return f"var/lib/cni/results/{NETWORK}-{container}-eth0"
+
+
+RESULT = result(CONTAINER)
 DATASTORE = "var/lib/rancher/k3s/server/db/state.db"
 _LABELS = {
     "app": DAEMON_SET,
@@ -42,10 +50,11 @@ CREATE INDEX IF NOT EXISTS kine_name_id_index ON kine (name, id);
 
 
 class Node:
-    """A node's files below `directory`."""
+    """A node's files below `directory`. `container` is the id of the pod's sandbox: another one after a reboot."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.container = CONTAINER
         for folder in (
             "var/lib/cni/results",
             f"var/lib/cni/networks/{NETWORK}",
@@ -54,6 +63,10 @@ class Node:
             "proc",
         ):
             (directory / folder).mkdir(parents=True, exist_ok=True)
+
+    def server(self) -> None:
+        """What K3s writes when it has started as a server: the kubeconfig for kube-apiserver's own address."""
+        self._write(ADMIN, "clusters: [{cluster: {server: 'https://127.0.0.1:6444'}}]\n")
 
     def service_created(self) -> None:
         """What the datastore has when ServiceLB has made its DaemonSet and the pod is on its way to the node."""
@@ -69,27 +82,27 @@ class Node:
 
     def leased(self) -> None:
         """host-local has given the pod its address."""
-        self._write(f"var/lib/cni/networks/{NETWORK}/{POD}", f"{CONTAINER}\r\neth0")
+        self._write(f"var/lib/cni/networks/{NETWORK}/{POD}", f"{self.container}\r\neth0")
 
     def cached(self) -> None:
         """libcni has written down the result: the plugins are done."""
         name = [["K8S_POD_NAMESPACE", "kube-system"], ["K8S_POD_NAME", POD_NAME], ["K8S_POD_UID", POD_UID]]
         mapping = {"HostPort": 6443, "ContainerPort": 6443, "Protocol": "tcp", "HostIP": ""}
-        result = {
+        answer = {
             "cniVersion": "1.0.0",
             "interfaces": [{"name": "cni0"}, {"name": "eth0", "sandbox": NETNS}],
             "ips": [{"address": f"{POD}/24", "gateway": "10.42.0.1", "interface": 1}],
         }
         self._json(
-            RESULT,
+            result(self.container),
             {
                 "kind": "cniCacheV1",
-                "containerId": CONTAINER,
+                "containerId": self.container,
                 "ifName": "eth0",
                 "networkName": NETWORK,
                 "cniArgs": [["IgnoreUnknown", "1"], *name],
                 "capabilityArgs": {"portMappings": [mapping]},
-                "result": result,
+                "result": answer,
             },
         )
 
@@ -97,14 +110,14 @@ class Node:
         """containerd runs the sandbox and klipper-lb's container."""
         (self.directory / f"var/log/pods/kube-system_{POD_NAME}_{POD_UID}").mkdir(exist_ok=True)
         pod = {
-            "io.kubernetes.cri.sandbox-id": CONTAINER,
+            "io.kubernetes.cri.sandbox-id": self.container,
             "io.kubernetes.cri.sandbox-name": POD_NAME,
             "io.kubernetes.cri.sandbox-namespace": "kube-system",
             "io.kubernetes.cri.sandbox-uid": POD_UID,
         }
         spaces = {"namespaces": [{"type": "network", "path": NETNS}]}
         sandbox = {"io.kubernetes.cri.container-type": "sandbox", **pod}
-        self._json(f"{TASKS}/{CONTAINER}/config.json", {"annotations": sandbox, "linux": spaces})
+        self._json(f"{TASKS}/{self.container}/config.json", {"annotations": sandbox, "linux": spaces})
         environment = ["SRC_PORT=6443", "DEST_PROTO=TCP", "DEST_PORT=6443", f"DEST_IPS={CLUSTER_IP}"]
         container = {"io.kubernetes.cri.container-type": "container", **pod}
         config = {"annotations": container, "process": {"args": ["entry"], "env": environment}}
@@ -114,16 +127,21 @@ class Node:
         """The Service is gone from the datastore; so far nothing else is."""
         self.store(f"services/specs/default/{SERVICE}", None)
 
+    def daemon_set_deleted(self) -> None:
+        """What `kubectl delete daemonset` leaves: nothing of it, nor of its pod."""
+        self.store(f"daemonsets/kube-system/{DAEMON_SET}", None)
+        self.store(f"pods/kube-system/{POD_NAME}", None)
+
     def ended(self) -> None:
         """The pod is gone: what containerd, libcni and host-local remove."""
         for path in (
-            RESULT,
+            result(self.container),
             f"var/lib/cni/networks/{NETWORK}/{POD}",
-            f"{TASKS}/{CONTAINER}/config.json",
+            f"{TASKS}/{self.container}/config.json",
             f"{TASKS}/{LB}/config.json",
         ):
             (self.directory / path).unlink(missing_ok=True)
-        for task in (CONTAINER, LB):
+        for task in (self.container, LB):
             (self.directory / TASKS / task).rmdir()
 
     def store(self, key: str, value: bytes | None) -> None:

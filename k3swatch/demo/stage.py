@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,10 @@ class Daemon(Service):
             return dict(json.loads(text))
         return {}
 
+    def ask(self, *arguments: str) -> str:
+        """What another command of k3swatch prints on this host, with the demo's files: `restore`, `history`."""
+        return run(self._beside_journald(*arguments, "--config", str(self.config)), check=False)
+
     def probe(self) -> str:
         """How the connection probe is attached; empty while it is not."""
         attach = str(self.status().get("probe") or "none")
@@ -130,6 +134,7 @@ class Stage:
     daemon: Daemon
     commits: Commits
     took: dict[str, float]  # seconds each took to start
+    said: dict[str, Any] = field(default_factory=dict)  # what `restore` planned and did
 
     def entries(self, since: float) -> list[dict[str, Any]]:
         """k3swatch's journal entries since a moment, oldest first."""
@@ -173,6 +178,7 @@ def stage() -> Iterator[Stage]:
                 directory / "p", [METRICS], rules, ["127.0.0.1:9093"], port=9090, instance=name
             )
         node = Node(directory / "node")
+        node.server()
         daemon = Daemon(directory / "k", journald, alertmanager.url, node)
 
         def start(service: Service) -> None:

@@ -1,125 +1,35 @@
 """`k3swatch demo`: a K3s host loses its API port the way it happened to a real one, and k3swatch tells about it.
 
-In five acts. After each, real connections show who answers, and what k3swatch said is laid beside: in its own
+In seven acts. After each, real connections show who answers, and what k3swatch said is laid beside: in its own
 words, in the journal, in Prometheus, in Alertmanager. The exit status is 0 only if all of it agreed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import Any
 
-from k3swatch.demo import kubernetes as k8s
 from k3swatch.demo import node
+from k3swatch.demo.acts import ACTS, CONNECTIONS, OTHER_API, PORTMAP_POD, Act
 from k3swatch.demo.apiserver import who_answers
-from k3swatch.demo.lab import API, API_6444, HOST, HOST6, OTHER_CLUSTER
+from k3swatch.demo.lab import API, API_6444
 from k3swatch.demo.said import said_about
-from k3swatch.demo.screen import Screen
+from k3swatch.demo.screen import WIDTH, Screen, clip, printable
 from k3swatch.demo.services import wait_until
 from k3swatch.demo.stage import Stage, entry_time, stage
 from k3swatch.errors import NotPermitted, SourceError
 from k3swatch.view.catalog import ENTRIES, Kind
 
-PORTMAP_POD, OTHER_API = "10.42.0.244:6443", "192.168.1.200:6443"
 DIVERTED = "K3swatchPortDiverted"
 PATIENCE = 10.0  # seconds anything may take that k3swatch or its neighbours have to do
-CONNECTIONS = (
-    ("a client on the LAN", "client", HOST),
-    ("this host", "host", HOST),
-    ("this host", "host", "127.0.0.1"),
-    ("this host, IPv6", "host", HOST6),
-)
-
-
-@dataclass(frozen=True)
-class Act:
-    """One step of the incident: what is done, who then answers, and what has to be told."""
-
-    title: str
-    text: str
-    commands: tuple[str, ...]
-    do: Callable[[Stage], None]
-    answers: tuple[str, str, str, str]  # in the order of CONNECTIONS
-    opened: str = ""  # destination of the incident that must open
-    resolved: str = ""  # destination of the one that must end
-    open: tuple[str, ...] = ()  # destinations of those that are open afterwards
-
-
-def _nothing(_: Stage) -> None:
-    """Nothing has happened yet."""
-
-
-def _pod_made(on: Stage) -> None:
-    """In the order of a real node: the lease, portmap's rules, and only then the files that name the pod."""
-    on.node.service_created()
-    on.node.leased()
-    k8s.portmap_add(on.lab.host, on.lab.pod)
-    on.node.cached()
-    on.node.started()
-
-
-def _service_deleted(on: Stage) -> None:
-    on.node.service_deleted()
-    k8s.kube_ext_off(on.lab.host)
-    k8s.portmap_del(on.lab.host, on.lab.pod)
-    on.node.ended()
-
-
-ACTS = (
-    Act(
-        "A healthy K3s host",
-        "The API server of this host owns port 6443. kube-proxy's rules are loaded, none of them takes the port.",
-        (),
-        _nothing,
-        (API, API, API, API),
-    ),
-    Act(
-        "Somebody creates a LoadBalancer Service with port 6443",
-        "It is meant for the API of another cluster. ServiceLB starts a pod with hostPort 6443 on this host, and "
-        "containerd calls the CNI plugin portmap (the real one, here) to send the port there.",
-        (f"{k8s.PORTMAP} ADD   (hostPort 6443 -> {PORTMAP_POD})",),
-        _pod_made,
-        (OTHER_CLUSTER, OTHER_CLUSTER, OTHER_CLUSTER, API),
-        opened=PORTMAP_POD,
-        open=(PORTMAP_POD,),
-    ),
-    Act(
-        "The Service gets its status, and with it a second cause",
-        "ServiceLB publishes the host's own address as the load balancer's. kube-proxy takes port 6443 of that "
-        "address, ahead of portmap. The same machine answers; but from now on there are two causes to remove.",
-        (f"iptables-restore   (KUBE-SERVICES -d {HOST} --dport 6443 -> KUBE-EXT-...)",),
-        lambda on: k8s.kube_ext_on(on.lab.host),
-        (OTHER_CLUSTER, OTHER_CLUSTER, OTHER_CLUSTER, API),
-        opened=OTHER_API,
-        open=(PORTMAP_POD, OTHER_API),
-    ),
-    Act(
-        "The fix that everybody finds first",
-        "The chain that portmap made for the pod is flushed. kubectl on this host, which uses 127.0.0.1, works "
-        "again; everybody else still talks to the other cluster.",
-        (f"iptables -t nat -F {k8s.CNI_DN}",),
-        lambda on: k8s.flush_cni_dn(on.lab.host),
-        (OTHER_CLUSTER, OTHER_CLUSTER, API, API),
-        resolved=PORTMAP_POD,
-        open=(OTHER_API,),
-    ),
-    Act(
-        "The Service is deleted",
-        "kube-proxy removes its rule, the pod ends, portmap removes what is left.",
-        ("kubectl delete service kubeapi-loadbalancer   (what kube-proxy and portmap then do)",),
-        _service_deleted,
-        (API, API, API, API),
-        resolved=OTHER_API,
-    ),
-)
 
 
 class Story:
@@ -144,12 +54,16 @@ class Story:
             screen.command(command)
         screen.line()
         begin = time.time()
+        if act.anew:
+            self.diverted = 0
+            self.incidents.pop(act.opened)
         act.do(self.stage)
         alerted = self._await_alert(act, begin)
         self.dial(act)
         screen.line()
         if act.opened == PORTMAP_POD:
-            self._blind_tools()
+            if not act.anew:
+                self._blind_tools()
             self._way_back()
         if act.opened:
             self._journal(Kind.DIVERTED, act.opened, begin)
@@ -160,6 +74,9 @@ class Story:
             self._journal(Kind.RESTORED, act.resolved, begin)
         self._metrics(act)
         self._alerts(act)
+        if act.restored:
+            self._restore()
+            self._history()
         if alerted:
             (self.alarms if act.opened else self.all_clears).append(alerted[1])
             journal, alertmanager = (f"{seconds * 1000:.0f} ms" for seconds in alerted)
@@ -253,6 +170,38 @@ class Story:
         who = (entry.get("K3SWATCH_POD"), entry.get("K3SWATCH_SERVICE"))
         right = who == (f"kube-system/{node.POD_NAME}", f"default/{node.SERVICE}")
         self.screen.fact("journal", entry["MESSAGE"], self.verify(right))
+
+    def _restore(self) -> None:
+        """Show the plan, command by command, and what --apply said it did."""
+        planned, done = (self.stage.said.get(word) or {} for word in ("planned", "done"))
+        steps = planned.get("steps", [])
+        kinds = [step["kind"] for step in steps]
+        lines = {f"{step['kind']}: {line}" for step in steps for line in step["commands"]}
+        orphan = f"cause: k3s kubectl -n kube-system delete daemonset {node.DAEMON_SET}"
+        right = kinds == ["talk", "cause", "pod", "rules", "flows", "prove"] and orphan in lines
+        self.screen.fact("restore", "the plan, in its order:", self.verify(right))
+        for step in steps:
+            for line in step["commands"][:1]:
+                self.screen.note(clip(f"  {step['kind']:<6} {line}", WIDTH - 4))
+        removed = "; ".join(f"{each['chain']} handle {each['handle']}" for each in done.get("removed", []))
+        here = {each["answer"] for each in done.get("answers", [])} == {"here"}
+        text = f"--apply removed {removed}, ended {len(done.get('ended', []))} stuck connections; then: "
+        text += f"{done.get('state')}, answered by a socket of this host on each address"
+        right = here and done.get("state") == "delivered" and len(done.get("removed", [])) == 1
+        self.screen.fact("restore", text, self.verify(right))
+
+    def _history(self) -> None:
+        """Show the whole story as the daemon's store has it, over the reboot."""
+        with self.stage.lab.host.inside():
+            text = self.stage.daemon.ask("history")
+            found = json.loads(self.stage.daemon.ask("history", "--format", "json") or "{}")
+        incidents = found.get("incidents", [])
+        places = [each["findings"][0]["destination"] for each in incidents]
+        ended = all(each["resolved_at"] for each in incidents)
+        right = places == [PORTMAP_POD, OTHER_API, PORTMAP_POD] and ended and "undone by k3swatch" in text
+        self.screen.fact("history", "the whole of it, from the daemon's store:", self.verify(right))
+        for line in text.splitlines():
+            self.screen.line("    " + clip(printable(line), WIDTH - 4))
 
     def _metrics(self, act: Act) -> None:
         """Show what Prometheus has scraped: the port's state, and our own connections, every one of them."""
@@ -358,9 +307,9 @@ def curtain(screen: Screen, story: Story, seconds: float) -> int:
         screen.fact("result", f"{story.disagreements} of {story.checks} comparisons did not agree", False)
         return 1
     screen.say(
-        "The port was taken twice, by two programs, and `ss`, `lsof` and `netstat` showed nothing of it: NAT acts "
-        "before any socket is asked. k3swatch named both rules when they were committed, kept the second one in "
-        "view when the first was removed, and ended the alarm when the port was its owner's again."
+        "The port was taken by two programs, and once more after a reboot, and `ss`, `lsof` and `netstat` showed "
+        "nothing of it: NAT acts before any socket is asked. k3swatch named each rule when it was committed, kept the "
+        "second in view when the first was removed, and said what to remove so that none comes back."
     )
     alarm, all_clear = (max(delays, default=0) * 1000 for delays in (story.alarms, story.all_clears))
     screen.fact("result", f"{story.checks} of {story.checks} comparisons agreed, in {seconds:.0f} s")

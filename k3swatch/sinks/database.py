@@ -1,7 +1,7 @@
 """The SQLite file of the store: its tables, bounds and questions. Blocks, and raises sqlite3.Error.
 
-Bounded: ROWS transitions and as many incidents, oldest resolved ones first out; the text of each is bounded where it
-comes from. WAL and synchronous NORMAL: a power cut may lose the last seconds, never the file.
+Bounded: ROWS transitions and as many incidents, and BYTES of all of it, oldest resolved ones first out. WAL and
+synchronous NORMAL: a power cut may lose the last seconds, never the file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from k3swatch.view.message import message
 FILE = "incidents.db"
 VERSION = 1
 ROWS = 5000
+BYTES = 64 << 20  # an incident may name thousands of addresses
+_SPILL = 8  # beyond BYTES, so much of the rows goes at once: one in eight
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS incidents (
@@ -89,6 +91,7 @@ class Database:
             )
             if (cursor.lastrowid or 0) % 100 == 0:
                 self._trim()
+            self._spill()
 
     def recount(self, incident: Incident) -> None:
         """Keep how many connections an open incident has by now; nothing was told, so there is no transition."""
@@ -105,6 +108,29 @@ class Database:
             "(SELECT id FROM incidents ORDER BY resolved_at IS NULL DESC, updated_at DESC LIMIT ?)",
             (ROWS,),
         )
+
+    def _spill(self) -> None:
+        """Delete until what is kept is small enough; open incidents stay. The file's free pages are used again."""
+        while self._size() > BYTES:
+            before = self._connection.total_changes
+            for table, order, which in (
+                ("transitions", "number", "1"),
+                ("incidents", "updated_at", "resolved_at IS NOT NULL"),
+            ):
+                self._connection.execute(
+                    f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {which} ORDER BY {order} "
+                    f"LIMIT 1 + (SELECT count(*) FROM {table} WHERE {which}) / {_SPILL})"
+                )
+            if self._connection.total_changes == before:
+                return
+
+    def _size(self) -> int:
+        """Bytes of the pages in use."""
+        pages, free, size = (
+            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
 
     def _transaction(self) -> sqlite3.Connection:
         self._connection.execute("BEGIN IMMEDIATE")

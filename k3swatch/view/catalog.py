@@ -84,6 +84,9 @@ Look:
 Reach the API all the same (usually works: kube-apiserver's own address, not the diverted one):
     export KUBECONFIG=/var/lib/rancher/k3s/server/cred/admin.kubeconfig    # https://127.0.0.1:6444
 
+What to undo, in which order, with the commands for this very incident:
+    k3swatch restore @WATCH_PORT@                   # --apply does what this host can do alone
+
 Cure the cause, not the rule: kube-proxy and the CNI plugin put a deleted rule back.
     kubectl get services -A | grep LoadBalancer     # delete it, or give it another port
     kubectl get daemonsets -n kube-system           # svclb-* without a Service is an orphan: delete it
@@ -108,7 +111,8 @@ Look:
     k3swatch explain @WATCH_PORT@
     nft -a list chain @WATCH_FAMILY@ @WATCH_TABLE@ @WATCH_CHAIN@
 
-Cure: allow the port where the rule comes from (firewall-cmd, ufw, the NetworkPolicy).
+Cure: allow the port where the rule comes from (firewall-cmd, ufw, the NetworkPolicy);
+`k3swatch restore @WATCH_PORT@` has the command that lets it pass until then.
 From this host https://127.0.0.1:6444 with /var/lib/rancher/k3s/server/cred/admin.kubeconfig
 usually still works. Do not flush the ruleset: pods and Services live in it.""",
     ),

@@ -5,6 +5,7 @@ Times are the reader's local ones, as in `journalctl`. The store is a file: its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 
@@ -69,8 +70,15 @@ def _block(past: Past, now: float, colour: bool, zone: tzinfo | None) -> Iterato
         when = _when(told.at, zone)
         state = coloured(escape(told.state, 16), _state(told.state), colour)
         still = ", by another cause" if told.change == Change.RESOLVED and _state(told.state) in BAD else ""
-        yield f"    {when.removeprefix(day).strip()}  {escape(told.change, 16):<9}  the port is {state}{still}"
+        by = _undone(told.message) if told.change == Change.RESOLVED else ""
+        yield f"    {when.removeprefix(day).strip()}  {escape(told.change, 16):<9}  the port is {state}{still}{by}"
         day = when[:10]
+
+
+def _undone(message: str) -> str:
+    """`, undone by k3swatch (pid 42)`: as it was told, in words of ours."""
+    found = re.search(r", undone by [^()]{1,64} \(pid \d{1,10}\)", message)
+    return escape(found[0], 100) if found else ""
 
 
 def _facts(one: Incident, now: float) -> Iterator[str]:

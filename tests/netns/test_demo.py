@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from k3swatch.demo.acts import ACTS, OTHER_API, PORTMAP_POD
 from k3swatch.demo.netns import PREFIX, RUN_NETNS
 from k3swatch.demo.screen import Screen
 from k3swatch.demo.stage import stage
-from k3swatch.demo.story import ACTS, Story, curtain
+from k3swatch.demo.story import Story, curtain
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -67,6 +68,15 @@ def test_everything_agrees_in_less_than_a_minute(demo: subprocess.Popen[str]) ->
     assert max(map(len, output.splitlines())) <= 100
     for act in ACTS:
         assert act.title in output
+    # the whole story as one timeline, over the reboot, and the one plan that ends it
+    plan, _, history = output.partition("the plan, in its order:")[2].partition("the whole of it")
+    orphan = "cause  k3s kubectl -n kube-system delete daemonset svclb-kubeapi-loadbalancer-8e92d16f\n"
+    assert orphan in plan
+    assert "--apply removed CNI-DN-" in plan
+    told = [line.split()[-1] for line in history.splitlines() if "DIVERTED to " in line]
+    assert told == [PORTMAP_POD, OTHER_API, PORTMAP_POD]
+    assert "resolved   the port is delivered, undone by k3swatch (pid " in history
+    assert "    3 incidents\n" in history
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

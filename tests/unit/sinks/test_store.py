@@ -302,6 +302,24 @@ def test_the_size_is_bounded(make: Any, tmp_path: Path, monkeypatch: pytest.Monk
     assert rows(tmp_path)[-1].at == 2399.0
 
 
+def test_its_bytes_are_bounded(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Incidents that name thousands of addresses: the newest are kept, open ones whatever they cost, and it goes on."""
+    monkeypatch.setattr(database, "BYTES", 1 << 20)
+    base = database.Database(tmp_path / FILE)
+    still_open = make.incident(opened_at=1.0)
+    base.write(make.transition(Change.OPENED, still_open))
+    many = tuple(f"10.{n // 250}.{n % 250}.1" for n in range(2000))
+    large = make.incident()
+    large = replace(large, findings=tuple(replace(each, addresses=many) for each in large.findings))
+    for n in range(200):
+        over = replace(large, id=f"{n:012x}", updated_at=2000.0 + n, resolved_at=2000.0 + n)
+        base.write(make.transition(Change.RESOLVED, over, at=2000.0 + n))
+    assert [decode(body) for body in base.open_incidents()] == [still_open]
+    base.close()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 4 << 20
+    assert rows(tmp_path)[-1].at == 2199.0
+
+
 def test_a_daemon_that_is_killed_leaves_a_sound_file(make: Any, stores: Stores, tmp_path: Path) -> None:
     program = (
         "import sys, time\n"
