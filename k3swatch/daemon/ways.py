@@ -154,4 +154,4 @@ def _why(error: Exception) -> str:
         return "no answer"
     if type(error).__module__ == "ssl":  # which is not imported here: only when something is dialled
         return "no TLS"
-    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

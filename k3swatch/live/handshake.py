@@ -8,12 +8,18 @@ it.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from k3swatch.model.port import Address
 
+if TYPE_CHECKING:
+    import ssl
+
+TRAFFIC, PART = 128 << 10, 4 << 10  # bytes of a handshake, and between two looks at the clock
 NAMES, LENGTH = 8, 128  # subject alternative names, characters of one
 _PARTIAL_CHAIN = 0x80000  # openssl/x509_vfy.h; ssl.VERIFY_X509_PARTIAL_CHAIN
 
@@ -44,8 +50,7 @@ def handshake(
             plain.bind(("", 0))
             dialling(plain.getsockname()[1])
             plain.connect((str(address), port))
-            with context.wrap_socket(plain) as stream:
-                return stream.getpeercert(binary_form=True), dict(stream.getpeercert() or {})
+            return _shake(plain, context, time.monotonic() + seconds)
 
     def trusting(anchor: str | bytes) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -75,6 +80,41 @@ def handshake(
         return _shown(shake(itself)[1], verified)
     except OSError:  # expired, or another one the second time
         return Shown(verified)
+
+
+def _shake(
+    plain: socket.socket, context: ssl.SSLContext, until: float
+) -> tuple[bytes | None, dict[str, object]]:
+    """The peer's certificate, as DER, and as the words of it when it was verified. Bytes are counted and the clock is
+    looked at between them: OpenSSL itself goes on for as long as the peer sends."""
+    import ssl
+
+    incoming, outgoing, read = ssl.MemoryBIO(), ssl.MemoryBIO(), 0
+    stream = context.wrap_bio(incoming, outgoing)
+    while True:
+        try:
+            stream.do_handshake()
+        except ssl.SSLWantReadError:
+            done = False
+        else:
+            done = True
+        _wait(plain, until)
+        plain.sendall(outgoing.read())
+        if done:
+            return stream.getpeercert(binary_form=True), dict(stream.getpeercert() or {})
+        _wait(plain, until)
+        part = plain.recv(PART)
+        read += len(part)
+        if not part or read > TRAFFIC:
+            raise ConnectionResetError("cut off" if not part else "too much was sent")
+        incoming.write(part)
+
+
+def _wait(plain: socket.socket, until: float) -> None:
+    seconds = until - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    plain.settimeout(seconds)
 
 
 def _shown(certificate: dict[str, object], verified: bool | None) -> Shown:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import random
+import shutil
 import sqlite3
 import time
 import tracemalloc
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from k3swatch.attribute import kine
+from k3swatch.attribute import kine, published
 from k3swatch.attribute.kine import Kine
 from k3swatch.attribute.receiver import receiver
 from k3swatch.attribute.root import Root
@@ -21,7 +23,7 @@ from k3swatch.demo import node as names
 from k3swatch.demo.kubernetes import CONTAINER
 from k3swatch.demo.node import Node
 from k3swatch.errors import DecodeError
-from k3swatch.model.finding import Finding
+from k3swatch.model.finding import Culprit, Finding
 from k3swatch.view.who import taken_by
 
 CONFIG = f"{names.TASKS}/{CONTAINER}/config.json"
@@ -136,6 +138,58 @@ def test_thousands_of_tasks_and_processes_end_in_time(node: Node, portmap: Findi
     (node.directory / CONFIG).unlink()
     with Root(str(node.directory)) as root:
         assert spent(root, portmap) < 2.0
+
+
+PODMAN = f"run/containers/storage/overlay-containers/{CONTAINER}/userdata/hosts"
+LISTED = "var/lib/containers/storage/overlay-containers/containers.json"
+DOCKER = f"var/lib/docker/containers/{CONTAINER}/config.v2.json"
+
+
+@pytest.mark.parametrize("path", [PODMAN, LISTED, DOCKER])
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
+def test_damaged_files_of_docker_and_podman(tmp_path: Path, path: str, content: bytes) -> None:
+    for file, good in ((PODMAN, f"10.88.0.2\t{CONTAINER[:12]} web\n"), (path, None)):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(content if good is None else good.encode())
+    with Root(str(tmp_path)) as root:
+        found = published.of_address(root, ipaddress.ip_address("10.88.0.2"))
+    expected = None if path == PODMAN else ("podman", f"podman:{CONTAINER[:12]}")
+    assert found == expected
+
+
+def test_thousands_of_published_containers_with_hostile_names(tmp_path: Path) -> None:
+    evil = "x\x1b[2J\n\u202e"
+    listed = [{"id": f"{number:064x}", "names": [evil]} for number in range(5000)]
+    (tmp_path / LISTED).parent.mkdir(parents=True)
+    (tmp_path / LISTED).write_text(json.dumps(listed))
+    for number in range(2000):
+        hosts = tmp_path / f"run/containers/storage/overlay-containers/{number:064x}/userdata/hosts"
+        hosts.parent.mkdir(parents=True)
+        hosts.write_text(f"10.88.{number // 250}.{number % 250} {'0' * 12}\n" * 300)
+    begin = time.monotonic()
+    with Root(str(tmp_path)) as root:
+        found = published.of_address(root, ipaddress.ip_address("10.88.0.7"))
+        published.of_address(root, ipaddress.ip_address("203.0.113.1"))
+    assert time.monotonic() - begin < 2.0
+    assert found is None or taken_by(Culprit(container=found[1])).isprintable()
+
+
+def test_thousands_of_cached_pods_with_the_same_host_port(node: Node, portmap: Finding) -> None:
+    """A stale rule is compared with those that run: names of a few are read, not of all."""
+    content = json.loads((node.directory / names.RESULT).read_text())
+    for number in range(3000):
+        identifier = f"{number:064x}"
+        file = node.directory / f"var/lib/cni/results/cbr0-{identifier}-eth0"
+        file.write_text(json.dumps(content | {"containerId": identifier}))
+    for task in (CONTAINER, names.LB):
+        shutil.rmtree(node.directory / names.TASKS / task)
+    (node.directory / "var/lib/cni/networks/cbr0/10.42.0.244").write_text("f" * 64)
+    with Root(str(node.directory)) as root:
+        begin = time.monotonic()
+        answer = receiver(portmap, root, port=6443)
+        assert time.monotonic() - begin < 2.0
+    assert answer is not None
+    assert answer.culprit.left_behind
 
 
 def test_a_datastore_without_index_or_that_is_none(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
