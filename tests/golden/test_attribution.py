@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from support.corpus import API, CORPUS, NAMES
+from support.cri import Runtime, sandbox, speaks
 
 from k3swatch import cli
+from k3swatch.attribute import cri
 from k3swatch.daemon.attribution import attributed
 from k3swatch.evaluate import judge
 from k3swatch.live.snapshot import SnapshotRuleset
@@ -80,6 +83,35 @@ def test_the_seed_incident_as_json(node: Path, capsys: pytest.CaptureFixture[str
         "high",
     )
     assert other["sources"] == ["kube-proxy", "chain-hash", "kine"]
+
+
+def test_without_a_datastore_the_runtime_says_the_service(
+    node: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent, or a server with etcd. `data/who/cri-pods.json` is what that node's containerd answered."""
+    monkeypatch.setattr(cri, "SECONDS", 5.0)
+    (pod,) = json.loads((WHO / "cri-pods.json").read_text())["pods"]
+    meta = pod["metadata"]
+    listed = sandbox(pod["id"], meta["name"], meta["uid"], meta["namespace"], pod["labels"])
+    with tempfile.TemporaryDirectory(prefix="k3w-") as short:  # a socket's path must be
+        root = Path(short, "node")
+        shutil.copytree(node, root)
+        (root / "var/lib/rancher/k3s/server/db/state.db").unlink()
+        explain(root, "--format", "json")
+        alone = json.loads(capsys.readouterr().out)["ports"][0]["findings"]
+        runtime = Runtime(root, speaks(listed))
+        try:
+            explain(root, "--format", "json")
+        finally:
+            runtime.close()
+    asked = json.loads(capsys.readouterr().out)["ports"][0]["findings"]
+    for findings, source, not_from in ((alone, "kube-proxy", "cri"), (asked, "cri", "kube-proxy")):
+        who = next(each["culprit"] for each in findings if each["destination"] == "10.42.0.244:6443")
+        assert (who["pod"], who["owner"]) == (POD, "DaemonSet/svclb-kubeapi-loadbalancer-8e92d16f")
+        assert (who["service"], who["confidence"]) == ("default/kubeapi-loadbalancer", "high")
+        assert source in who["sources"]  # by a rule of the same Service; by its label
+        assert not_from not in who["sources"]
+        assert who["contradictions"] == []
 
 
 def test_reading_changes_nothing(node: Path) -> None:

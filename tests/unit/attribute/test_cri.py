@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
-import h2.config
-import h2.connection
-import h2.events
 import pytest
+from support.cri import Peer, Runtime, speaks
+from support.cri import sandbox as message
 
 from k3swatch.attribute import cri
 from k3swatch.attribute.cni import Pod
@@ -26,41 +23,10 @@ from k3swatch.demo.kubernetes import CONTAINER
 from k3swatch.demo.node import Node
 from k3swatch.model.finding import Finding
 
-SOCKET = "run/k3s/containerd/containerd.sock"
 LABELS = {
     "svccontroller.k3s.cattle.io/svcname": names.SERVICE,
     "svccontroller.k3s.cattle.io/svcnamespace": "default",
 }
-Peer = Callable[[socket.socket], None]
-
-
-class Runtime:
-    """A listener at the socket that gives every connection to `peer`."""
-
-    def __init__(self, directory: Path, peer: Peer, path: str = SOCKET) -> None:
-        self.asked = 0
-        self._peer = peer
-        self._socket = socket.socket(socket.AF_UNIX)
-        file = directory / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._socket.bind(str(file))
-        self._socket.listen(8)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._socket.accept()
-                self.asked += 1
-                with connection, suppress(OSError):
-                    self._peer(connection)
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join(3)
-        self._socket.close()
 
 
 @pytest.fixture
@@ -78,43 +44,8 @@ def sandbox(
     labels: dict[str, str] | None = None,
     state: int = 0,
 ) -> bytes:
-    """A PodSandbox message."""
-    meta = delimited(1, name.encode()) + delimited(2, names.POD_UID.encode()) + delimited(3, b"kube-system")
-    entries = (delimited(1, k.encode()) + delimited(2, v.encode()) for k, v in (labels or LABELS).items())
-    flag = bytes([3 << 3, state]) if state else b""
-    return (
-        delimited(1, identifier.encode())
-        + delimited(2, meta)
-        + flag
-        + b"".join(delimited(5, e) for e in entries)
-    )
-
-
-def speaks(*items: bytes, status: str = "0") -> Peer:
-    """A peer that speaks HTTP/2 and lists these, whatever it is asked for."""
-
-    def peer(connection: socket.socket) -> None:
-        http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
-        http.initiate_connection()
-        answer = b"".join(delimited(1, item) for item in items)
-        body, stream = b"\0" + len(answer).to_bytes(4, "big") + answer, 0
-        while body:
-            connection.sendall(http.data_to_send())
-            part = connection.recv(65536)
-            if not part:
-                return
-            for event in http.receive_data(part):
-                if isinstance(event, h2.events.StreamEnded):
-                    stream = event.stream_id
-                    http.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc")])
-            while body and stream and (room := min(http.local_flow_control_window(stream), 16384)):
-                http.send_data(stream, body[:room])
-                body = body[room:]
-        http.send_headers(stream, [("grpc-status", status)], end_stream=True)
-        connection.sendall(http.data_to_send())
-        connection.recv(65536)
-
-    return peer
+    """The incident's, unless something else is said."""
+    return message(identifier, name, names.POD_UID, "kube-system", labels or LABELS, state)
 
 
 @pytest.fixture(autouse=True)
