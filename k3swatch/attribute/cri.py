@@ -15,7 +15,7 @@ from k3swatch.attribute.grpc import unary
 from k3swatch.attribute.root import Root
 from k3swatch.attribute.wire import delimited, fields, label, messages, text
 from k3swatch.clock import Clock, SystemClock
-from k3swatch.errors import DecodeError, SourceError
+from k3swatch.errors import DecodeError, NotPermitted, SourceError, Unsupported
 
 # K3s and RKE2 bring their own containerd; a distribution's; CRI-O; MicroK8s'; k0s'
 SOCKETS = (
@@ -59,7 +59,10 @@ class Cri:
                 found = self._ask(root, path, container, until)
             except (SourceError, DecodeError) as error:
                 self._silent[path] = self._clock.monotonic() + SILENT
-                root.say(f"{path}: {error}")
+                if not isinstance(
+                    error, NotPermitted | Unsupported
+                ):  # as it is set up: no news in every alert
+                    root.say(f"{path}: {error}")
                 failed = True
                 continue
             if isinstance(found, Listed):

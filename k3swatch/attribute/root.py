@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 
 from k3swatch.clock import Clock, SystemClock
-from k3swatch.errors import SourceError
+from k3swatch.errors import NotPermitted, SourceError
 
 SECONDS, FILES = 0.5, 4000  # of one look
 NAMES = 20_000  # names read of one directory
@@ -160,7 +160,7 @@ class Root:
     def connect(self, path: str, seconds: float) -> socket.socket | None:
         """A connection to the Unix socket at `path`, whose calls wait so many `seconds`; None when there is none.
 
-        Raises SourceError when there is one, or there may be, and it cannot be had.
+        Raises NotPermitted when it may not be had, SourceError when there is one, or may be, and it cannot.
         """
         descriptor = self._open(path, os.O_PATH | os.O_CLOEXEC)
         if descriptor is None:
@@ -175,6 +175,8 @@ class Root:
             )  # what was opened, whatever the path means by now
         except OSError as error:
             connection.close()
+            if isinstance(error, PermissionError):
+                raise NotPermitted(error.strerror or "not permitted") from error
             raise SourceError(error.strerror or "no answer in time") from error
         finally:
             os.close(descriptor)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import REPO, Daemon
+from support.daemon import Daemon, as_service
 
 from k3swatch.demo import kubernetes as k8s
 from k3swatch.demo import node as names
@@ -181,12 +181,6 @@ def test_the_unit_is_granted_enough_to_read_what_is_for_root_only(
     k3s: Lab, node: Node, tmp_path: Path
 ) -> None:
     """As on a node: 0700 directories, 0600 files, a K3s that has the datastore open, its newest rows in the WAL."""
-    unit = (REPO / "systemd" / "k3swatch.service").read_text().splitlines()
-    granted = next(line for line in unit if line.startswith("AmbientCapabilities=")).partition("=")[2].split()
-    caps = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in granted)
-    sets = [f"--{kind}=-all,{caps}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
-    bits = next(line for line in unit if line.startswith("SecureBits=")).partition("=")[2]
-    sets.append(f"--securebits=+{bits.replace('-', '_')}")
     directory = Path("/tmp", f"k3w-{os.getpid()}-who")  # every directory above tmp_path is root's alone
     directory.mkdir()
     os.chown(directory, 65534, 65534)
@@ -197,9 +191,7 @@ def test_the_unit_is_granted_enough_to_read_what_is_for_root_only(
             k3s_server.execute("PRAGMA journal_mode=WAL")
             k3s_server.execute("PRAGMA wal_autocheckpoint=0")
             k3s_server.execute("SELECT count(*) FROM kine").fetchall()
-            daemon = Daemon(
-                k3s.host, directory, prefix=["setpriv", "--reuid=65534", "--regid=65534", "--groups=0", *sets]
-            )
+            daemon = Daemon(k3s.host, directory, prefix=as_service())
             daemon.arguments = ["--root", str(node.directory)]
             with daemon:
                 pod_made(k3s, node, late=0.0)

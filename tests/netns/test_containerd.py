@@ -6,6 +6,8 @@ No datastore: what an agent node knows, or a server with etcd. The Service is in
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 from support.containerd import RUN, Containerd
-from support.daemon import REPO, Daemon
+from support.daemon import REPO, Daemon, as_service
 
 from k3swatch.demo.lab import Lab, lab
 from k3swatch.demo.netns import Namespace
@@ -81,6 +83,31 @@ def test_alarm_then_the_pod_and_its_service_by_the_labels_of_the_cri(
         assert daemon.process is not None
         status = Path(f"/proc/{daemon.process.pid}/status").read_text()
         assert int(status.partition("VmRSS:")[2].split()[0]) < 40 * 1024
+
+
+@pytest.mark.parametrize("group", [None, 0])
+def test_the_service_asks_the_runtime_only_as_a_member_of_its_group(
+    k3s: Lab, containerd: Containerd, group: int | None
+) -> None:
+    """Who may open that socket is as good as root: the packaged unit may not, a drop-in makes it."""
+    containerd.directory.chmod(0o755)
+    directory = Path("/tmp", f"k3w-{os.getpid()}-cri")  # every directory above tmp_path is root's alone
+    directory.mkdir()
+    os.chown(directory, 65534, 65534)
+    try:
+        daemon = Daemon(k3s.host, directory, prefix=as_service(*[] if group is None else [group]))
+        daemon.arguments = ["--root", str(containerd.node)]
+        with daemon:
+            containerd.run_pod(f"{SET}-htf6q", UID, LABELS)
+            service = "infra/kubeapi" if group == 0 else "kubeapi"
+            daemon.until_said(
+                f"taken by pod kube-system/{SET}-htf6q (DaemonSet {SET}, Service {service}) [high: "
+            )
+            who = daemon.status()["incidents"][0]["findings"][0]["culprit"]
+    finally:
+        shutil.rmtree(directory)
+    assert ("cri" in who["sources"]) is (group == 0)
+    assert not any("sock" in note for note in who["notes"])  # as it is set up: no news
 
 
 def test_owners_by_the_labels_that_controllers_set(k3s: Lab, containerd: Containerd) -> None:

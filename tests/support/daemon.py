@@ -27,6 +27,24 @@ def python(code: Path) -> str:
     return sys.executable if code == REPO else os.path.realpath(sys.executable)
 
 
+def as_service(*groups: int) -> list[str]:
+    """What makes a command run as the unit has it: a user without a name, its capabilities, and these groups."""
+    unit = (REPO / "systemd" / "k3swatch.service").read_text().splitlines()
+    granted = next(line for line in unit if line.startswith("AmbientCapabilities=")).partition("=")[2].split()
+    caps = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in granted)
+    sets = [f"--{kind}=-all,{caps}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
+    bits = next(line for line in unit if line.startswith("SecureBits=")).partition("=")[2]
+    member = f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"
+    return [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        member,
+        *sets,
+        f"--securebits=+{bits.replace('-', '_')}",
+    ]
+
+
 class Daemon:
     """One daemon. `config` is the file it reads; write another one and send SIGHUP."""
 
