@@ -54,7 +54,7 @@ def interface_cells(scene: Scene, of: Var | None, what: str, length: int) -> Cel
 def load_fib(scene: Scene, packet: Packet, result: int, flags: int) -> Cells:
     """`fib`: only the address type is known; routes are not read here."""
     address_type, saddr, iif, oif = 3, 1, 8, 16
-    words = _words(result, flags) + scene.turn.value
+    words = _words(result, flags) + scene.side
     if result != address_type:
         return environment(words, 16 if result == OIFNAME else 4)
     if flags & saddr and flags & (iif | oif):

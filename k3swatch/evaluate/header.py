@@ -71,10 +71,10 @@ def load_payload(scene: Scene, packet: Packet, base: int, offset: int, length: i
 
 def _link(scene: Scene, packet: Packet) -> Cells:
     ethertype = (0x08, 0x00) if scene.family is Family.IP else (0x86, 0xDD)
-    turn = scene.turn.value
+    side = scene.side
     return (
-        *big(Var(f"ether daddr{turn}", ((0, 2**48 - 1),), Kind.FIELD, f"ether daddr{turn}"), 6),
-        *big(Var(f"ether saddr{turn}", ((0, 2**48 - 1),), Kind.FIELD, f"ether saddr{turn}"), 6),
+        *big(Var(f"ether daddr{side}", ((0, 2**48 - 1),), Kind.FIELD, f"ether daddr{side}"), 6),
+        *big(Var(f"ether saddr{side}", ((0, 2**48 - 1),), Kind.FIELD, f"ether saddr{side}"), 6),
         *ethertype,
     )
 

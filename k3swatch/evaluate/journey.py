@@ -27,6 +27,7 @@ from k3swatch.evaluate.packet import (
 )
 from k3swatch.evaluate.ranges import normal, size
 from k3swatch.evaluate.walk import States, Walk, add, merged
+from k3swatch.model.port import LocalAddress
 from k3swatch.model.ruleset import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from k3swatch.model.words import Mechanism, Vantage
 
@@ -163,11 +164,31 @@ def _answered(scene: Scene) -> Var:
 
 def _by_way(scene: Scene, states: States) -> list[tuple[Var, States]]:
     """The packets that go elsewhere, by the interface of this host that leads there."""
-    if not states:
-        return []
-    indexes = [(each.index, each.index) for each in scene.host.interfaces if not each.loopback]
+    by_index: dict[int | None, States] = {}
+    for packet, cubes in states.items():
+        by_index.setdefault(_leads(scene, packet.daddr), {})[packet] = cubes
     name = "oif" if scene.from_client else "iif of the answer"
-    return [(Var(name, normal(indexes) or ((1, 2**31 - 1),), Kind.FIELD, name), states)]
+    every = [(each.index, each.index) for each in scene.host.interfaces if not each.loopback]
+    found: list[tuple[Var, States]] = []
+    for index, part in by_index.items():
+        base = normal(every) or ((1, 2**31 - 1),) if index is None else ((index, index),)
+        found.append((Var(name, base, Kind.FIELD, name), part))
+    return found
+
+
+def _leads(scene: Scene, address: bytes) -> int | None:
+    """The interface whose own network has the address; None where only a route would tell."""
+    found = [
+        (entry.prefix_length, entry.interface)
+        for entry in scene.host.addresses
+        if len(entry.address.packed) == len(address) and entry.prefix_length and _shared(entry, address)
+    ]
+    return max(found)[1] if found else None
+
+
+def _shared(entry: LocalAddress, address: bytes) -> bool:
+    shift = 8 * len(address) - entry.prefix_length
+    return int(entry.address) >> shift == int.from_bytes(address) >> shift
 
 
 def _parted(walk: Walk, scene: Scene, states: States) -> tuple[States, States]:

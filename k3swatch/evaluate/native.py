@@ -163,7 +163,7 @@ def meta(context: Context, expr: Meta, path: Path) -> list[Path]:
         case 10:
             cells = None if scene.uid is None else little(scene.uid, 4)
         case 11:
-            cells = None if scene.uid is None else environment(f"gid{scene.turn.value}", 4)
+            cells = None if scene.uid is None else environment(f"gid{scene.side}", 4)
         case 12:
             cells = (0,)
         case 15:
@@ -311,8 +311,8 @@ def fib(context: Context, expr: Fib, path: Path) -> list[Path]:
 
 
 def _route(context: Context, expr: Fib) -> Var:
-    words = ("reverse path exists" if expr.flags & 1 else "route exists") + context.scene.turn.value
-    return Var(f"fib {expr.flags}{context.scene.turn.value}", ((0, 1),), Kind.ENVIRONMENT, words)
+    words = ("reverse path exists" if expr.flags & 1 else "route exists") + context.scene.side
+    return Var(f"fib {expr.flags}{context.scene.side}", ((0, 1),), Kind.ENVIRONMENT, words)
 
 
 def numgen(context: Context, expr: Numgen, path: Path) -> list[Path]:
@@ -340,7 +340,7 @@ def socket(context: Context, expr: Socket, path: Path) -> list[Path]:
 
 def rt(context: Context, expr: Rt, path: Path) -> list[Path]:
     """nft_rt_get_eval."""
-    path.write(expr.dreg, environment(f"rt key {expr.key}{context.scene.turn.value}", 16))
+    path.write(expr.dreg, environment(f"rt key {expr.key}{context.scene.side}", 16))
     return [path]
 
 

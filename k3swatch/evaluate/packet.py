@@ -117,6 +117,11 @@ class Scene:
         return self.turn is not Turn.ANSWER
 
     @property
+    def side(self) -> str:
+        """For what is the same in all packets of one end, the words that tell it from the other's."""
+        return "" if self.from_client else self.turn.value
+
+    @property
     def loopback(self) -> tuple[int, str]:
         """Index and name of the loopback interface."""
         for interface in self.host.interfaces:

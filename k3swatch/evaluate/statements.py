@@ -24,7 +24,7 @@ from k3swatch.model.expr import (
     Reject,
     Verdict,
 )
-from k3swatch.model.words import Family, Mechanism
+from k3swatch.model.words import Family, Mechanism, Protocol
 
 
 def reject(context: Context, expr: Reject, path: Path) -> list[Path]:
@@ -146,11 +146,26 @@ def connlimit(context: Context, expr: Connlimit, path: Path) -> list[Path]:
 
 def fwd(context: Context, expr: Fwd, path: Path) -> list[Path]:
     """nft_fwd_netdev_eval: out by another interface, and gone; what is there is not known."""
-    why = "sent out of another interface as it is (fwd)"
+    device = None if expr.dev is None else known(path.read(expr.dev, 4))
+    names = {interface.index: interface.name for interface in context.scene.host.interfaces}
+    name = names.get(int.from_bytes(device, "little")) if device is not None else None
+    why = f"sent out of {name or 'another interface'} as it is (fwd)"
     context.emit(Fate.UNKNOWN, path.packet, path.cube, why=why)
     return [ended(path, Verdict(MAPPED))]
 
 
+def synproxy(context: Context, expr: object, path: Path) -> list[Path]:
+    """nft_synproxy_eval, synproxy_tg4: the kernel answers a SYN itself, and opens the connection if it was no flood.
+
+    Whether what it opens then passes the same rules, and with which options, cannot be told from one packet.
+    """
+    if context.scene.turn is not Turn.FIRST or context.scene.protocol is not Protocol.TCP:
+        return [path]
+    why = "answered by SYNPROXY in the server's place; whether it then passes connections on cannot be told"
+    context.emit(Fate.UNKNOWN, path.packet, path.cube, why=why)
+    return [ended(path, Verdict(Code.ACCEPT))]
+
+
 def on(context: Context, expr: object, path: Path) -> list[Path]:
-    """Statements that change nothing we look at: counter, log, last, dup, masquerade (source only), synproxy."""
+    """Statements that change nothing we look at: counter, log, last, dup, masquerade (source only)."""
     return [path]

@@ -67,7 +67,7 @@ HANDLERS: dict[type, Handler] = {  # each handler takes its own expression type
     nft.Log: statements.on,
     nft.Last: statements.on,
     nft.Masq: mapping.masq,
-    nft.Synproxy: statements.on,
+    nft.Synproxy: statements.synproxy,
     nft.Dup: statements.on,
     nft.Fwd: statements.fwd,
     nft.XtMatch: xtables.match,

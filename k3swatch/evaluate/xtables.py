@@ -113,8 +113,8 @@ def _addrtype(context: Context, spec: xt.Addrtype, path: Path) -> list[Test]:
     if spec.source:
         kind = None if spec.limit_in or spec.limit_out else source_type(scene, path.packet)
         if kind is None:
-            words = f"source is of type {spec.source:#x}{context.scene.turn.value}"
-            identity = f"{spec}{context.scene.turn.value}"
+            words = f"source is of type {spec.source:#x}{context.scene.side}"
+            identity = f"{spec}{context.scene.side}"
             tests.append(([(flag(words, Kind.ENVIRONMENT, identity), YES)], not spec.invert_source))
         else:
             hit = _is_type(scene.family, spec.source, kind == RTN_LOCAL)
@@ -146,8 +146,8 @@ def _destination_type(context: Context, spec: xt.Addrtype, path: Path) -> Test:
     scene, daddr = context.scene, path.packet.daddr
     kind = destination_type(scene, path.packet)
     if kind is None or (kind == RTN_LOCAL and not scene.from_client and (spec.limit_in or spec.limit_out)):
-        words = f"destination is of type {spec.destination:#x}{scene.turn.value}"
-        flagged = flag(words, Kind.ENVIRONMENT, f"{spec}{scene.turn.value}")
+        words = f"destination is of type {spec.destination:#x}{scene.side}"
+        flagged = flag(words, Kind.ENVIRONMENT, f"{spec}{scene.side}")
         return [(flagged, YES)], not spec.invert_destination
     local = kind == RTN_LOCAL
     here, there = (_is_type(scene.family, spec.destination, each) for each in (True, False))
@@ -297,7 +297,7 @@ def _rpfilter(context: Context, spec: xt.RpFilter, path: Path) -> list[Test]:
     scene = context.scene
     if scene.iif is not None and scene.iif.base == ((scene.loopback[0],) * 2,):
         return [ALWAYS if not spec.invert else NEVER]
-    words = f"reverse path exists{scene.turn.value}"
+    words = f"reverse path exists{scene.side}"
     return [([(flag(words, Kind.ENVIRONMENT), YES)], not spec.invert)]
 
 

@@ -11,7 +11,7 @@ from k3swatch.evaluate.machine import REJECTED, Context, Path, ended, unreadable
 from k3swatch.evaluate.mapping import NETMAP, map_to, redirect_to, source_nat
 from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import has_connection
-from k3swatch.evaluate.statements import notrack
+from k3swatch.evaluate.statements import notrack, synproxy
 from k3swatch.evaluate.tproxy import xt_tproxy
 from k3swatch.model import xt
 from k3swatch.model.expr import Code, Verdict, XtTarget
@@ -44,7 +44,9 @@ def target(context: Context, expr: XtTarget, path: Path) -> list[Path]:
         why = "the IPv6 prefix of the destination is rewritten (DNPT)"
         context.emit(Fate.UNKNOWN, path.packet, path.cube, Mechanism.NETMAP, why=why)
         return [path]
-    if isinstance(spec, xt.Harmless | xt.XtSynproxy | xt.XtNpt):
+    if isinstance(spec, xt.XtSynproxy):
+        return synproxy(context, expr, path)
+    if isinstance(spec, xt.Harmless | xt.XtNpt):
         return [path]
     return unreadable(context, f"xt target {expr.name}", path, last=True)
 

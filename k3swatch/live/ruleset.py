@@ -25,6 +25,7 @@ from k3swatch.sources.nftables import NftablesSource
 _RES_ID = slice(18, 20)  # of nfgenmsg, in every nf_tables message
 _ELEMENT_BYTES = 512  # a generous mean, to stop reading a set long before it fills the memory
 _MESSAGE_BYTES = 1 << 16
+_WATCHED = 32  # keys in sets that change by themselves, asked for again each second
 _KEPT = 500  # rules of one chain that are kept while nothing happens
 
 
@@ -53,16 +54,22 @@ class LiveRuleset:
         self._rules: dict[ChainRef, tuple[Rule, ...]] = {}
         self._sets: dict[tuple[str, str, str], SetInfo] = {}
         self._found: dict[tuple[SetInfo, bytes | None], Found | None] = {}
+        self._changing: dict[tuple[SetInfo, bytes | None], Found | None] = {}
 
     def forget(self) -> None:
         """Let go of the rules of long chains: a daemon waits most of the time, and may need them never again."""
         self._rules = {ref: rules for ref, rules in self._rules.items() if len(rules) <= _KEPT}
 
     def check(self) -> None:
-        """Interrupted when a commit was made since `refresh`, or a legacy table changed since it was read."""
+        """Interrupted when a commit was made since `refresh`, a legacy table changed since it was read, or what was
+        looked up in a set that packets or timeouts change is there no more, or is now.
+        """
         if self._legacy_watch is not None and self._legacy_watch.changed():
             raise Interrupted("iptables-legacy: the tables changed", hint="ask again")
         self._same_generation()
+        for (info, key), found in list(self._changing.items()):
+            if self._look_up(info, key) != found:
+                raise Interrupted(f"nf_tables: set {info.name} has changed by itself", hint="ask again")
 
     def _same_generation(self) -> None:
         now = decode_newgen(self._source.generation()).id
@@ -135,12 +142,17 @@ class LiveRuleset:
     def _ask(self, info: SetInfo, key: bytes | None) -> Found | None:
         if (info, key) in self._found:
             return self._found[info, key]
+        found = self._look_up(info, key)
+        if not info.flags & (SET_TIMEOUT | SET_EVAL):
+            self._found[info, key] = found
+        elif len(self._changing) < _WATCHED:  # those change without a new generation
+            self._changing[info, key] = found
+        return found
+
+    def _look_up(self, info: SetInfo, key: bytes | None) -> Found | None:
         message = self._source.get_element(info.family, info.table, info.name, key)
         self._of_this_generation([message] if message else [])
-        found = None if message is None else decode_found(message, info)
-        if not info.flags & (SET_TIMEOUT | SET_EVAL):  # those change without a new generation
-            self._found[info, key] = found
-        return found
+        return None if message is None else decode_found(message, info)
 
     def elements(self, info: SetInfo, limit: int) -> Sequence[Element] | None:
         """See Ruleset.elements."""

@@ -26,6 +26,7 @@ from k3swatch.model.expr import (
     PayloadSet,
     Queue,
     Redir,
+    Synproxy,
     XtMatch,
     XtTarget,
 )
@@ -34,7 +35,7 @@ from k3swatch.model.flow import Flow, Outcome
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from k3swatch.model.words import Family, Mechanism, Protocol, State, Vantage
-from k3swatch.model.xt import Conntrack, IpHeader, Ports, SetMark, XtStandard
+from k3swatch.model.xt import Conntrack, IpHeader, Ports, SetMark, XtStandard, XtSynproxy
 
 API = ProtectedPort("k3s-api", 6443)
 POD = "10.42.0.244"
@@ -279,6 +280,13 @@ def test_answers_have_their_address_back_after_postrouting() -> None:
     assert not blocked(0, "192.168.1.233")
     assert blocked(200, "192.168.1.233")
     assert not blocked(200, "10.42.0.1")
+
+
+@pytest.mark.parametrize("expr", [Synproxy(), XtTarget("SYNPROXY", 0, b"", XtSynproxy())])
+def test_synproxy_answers_in_the_servers_place(expr: Expr) -> None:
+    (finding,) = found(ruleset(("filter", INPUT, 0, [[*dport(6443), expr], [*dport(6443), *DROP]])))
+    assert finding.state is State.UNKNOWN
+    assert "SYNPROXY" in (finding.why or "")
 
 
 def test_an_answer_handed_to_a_program_is_unknown() -> None:

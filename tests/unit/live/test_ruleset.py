@@ -99,6 +99,21 @@ def test_sets_that_change_without_a_commit_are_asked_every_time(
     assert ruleset.lookup(info, b"\0\1") == Found()
 
 
+@pytest.mark.parametrize("flag", [SET_TIMEOUT, SET_EVAL])
+def test_sets_that_change_without_a_commit_are_watched(
+    flag: int, source: FakeNftables, ruleset: LiveRuleset
+) -> None:
+    source.set_flags = flag
+    source.members = {b"\0\1": b""}
+    assert ruleset.lookup(ruleset.set_info("ip", "t", "s"), b"\0\1") == Found()
+    ruleset.check()
+    source.members = {}
+    with pytest.raises(Interrupted, match="changed by itself"):
+        ruleset.check()
+    ruleset.refresh()
+    ruleset.check()
+
+
 def test_key_that_is_too_short_is_an_error(ruleset: LiveRuleset) -> None:
     with pytest.raises(DecodeError, match="key of 1 bytes, want 2"):
         ruleset.lookup(ruleset.set_info("ip", "t", "s"), b"\0")

@@ -248,3 +248,12 @@ def test_nothing_wrong_nothing_to_do() -> None:
     assert "nothing to undo" in view.text(PortVerdict(PORT, ()), made)
     restriction = finding(step("INPUT", 4, table="filter"), state=State.BLOCKED, restriction=True)
     assert planned(restriction).steps == ()
+
+
+def test_what_is_refused_after_a_diversion_is_undone_as_the_diversion_it_is() -> None:
+    """Never by opening the forward chain: then somebody else would answer."""
+    refused = finding(
+        *CNI, step("FORWARD", 0, "policy drop", table="filter"), state=State.BLOCKED, refusing=1
+    )
+    said, plain = (plan(PortVerdict(PORT, (each,)), HOST, {}) for each in (refused, finding(*CNI)))
+    assert said.steps == plain.steps
