@@ -121,30 +121,37 @@ class Ways:
                     continue
                 settings, candidates = self._wanted
                 self._due = now + AGAIN
-            tried = tuple(self._try(each, self._authority(settings)) for each in candidates)
-            self._tried.append(tried)
+            self._tried.append(tried(self._root, self._clock, settings, candidates, self._dialling))
             self._wake()
-
-    def _authority(self, settings: Settings) -> str | None:
-        with Root(self._root, self._clock) as root:
-            found: Iterable[str | None] = (
-                root.text(f"{settings.data_directory}/{file}") for file in AUTHORITIES
-            )
-            return next((text for text in found if text), None)
 
     def _dialling(self, port: int) -> None:
         self._own.append((port, self._clock.monotonic()))
 
-    def _try(self, candidate: Candidate, ca: str | None) -> Way:
-        try:
-            shown = handshake(candidate.address, candidate.port, ca, SECONDS, self._dialling)
-        except (OSError, ValueError) as error:
-            return Way(candidate.url, Answer.SILENT, candidate.kubeconfig, why=_why(error))
-        answer = {True: Answer.VERIFIED, False: Answer.STRANGER, None: Answer.ANSWERS}[shown.verified]
-        why = None
-        if shown.verified is None and candidate.owner is not None:  # masked CA: the kernel knows
-            answer, why = Answer.VERIFIED, f"its socket is that of {candidate.owner}"
-        return Way(candidate.url, answer, candidate.kubeconfig, shown.issuer, shown.names, why)
+
+def tried(
+    directory: str,
+    clock: Clock,
+    settings: Settings,
+    candidates: Sequence[Candidate],
+    dialling: Callable[[int], None] = lambda port: None,
+) -> Tried:
+    """Dial each, now; at most SECONDS for one. `dialling` is told the local port of each connection beforehand."""
+    with Root(directory, clock) as root:
+        found: Iterable[str | None] = (root.text(f"{settings.data_directory}/{file}") for file in AUTHORITIES)
+        ca = next((text for text in found if text), None)
+    return tuple(_try(each, ca, dialling) for each in candidates)
+
+
+def _try(candidate: Candidate, ca: str | None, dialling: Callable[[int], None]) -> Way:
+    try:
+        shown = handshake(candidate.address, candidate.port, ca, SECONDS, dialling)
+    except (OSError, ValueError) as error:
+        return Way(candidate.url, Answer.SILENT, candidate.kubeconfig, why=_why(error))
+    answer = {True: Answer.VERIFIED, False: Answer.STRANGER, None: Answer.ANSWERS}[shown.verified]
+    why = None
+    if shown.verified is None and candidate.owner is not None:  # masked CA: the kernel knows
+        answer, why = Answer.VERIFIED, f"its socket is that of {candidate.owner}"
+    return Way(candidate.url, answer, candidate.kubeconfig, shown.issuer, shown.names, why)
 
 
 def _why(error: Exception) -> str:

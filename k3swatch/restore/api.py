@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from k3swatch.model.finding import Culprit, Finding, Orphan
 from k3swatch.model.plan import Step, StepKind
 from k3swatch.model.port import ProtectedPort
+from k3swatch.model.way import Answer, Way
 from k3swatch.restore.kinds import Cause, serviced
 from k3swatch.restore.quote import command, named
 
@@ -21,8 +22,11 @@ _LABEL = "svccontroller.k3s.cattle.io"
 _NO_EXTERNAL_IPS = '[{"op":"remove","path":"/spec/externalIPs"}]'
 
 
-def talk(port: ProtectedPort, kubectl: str, kubeconfig: str | None) -> list[Step]:
-    """How kubectl reaches the API although its port is taken."""
+def talk(port: ProtectedPort, kubectl: str, kubeconfig: str | None, ways: Sequence[Way] = ()) -> list[Step]:
+    """How kubectl reaches the API although its port is taken: by what answered just now, when anything was tried."""
+    working = sorted((way for way in ways if way.works), key=lambda way: way.answer is not Answer.VERIFIED)
+    if working:
+        return [_through(working[0], kubectl)]
     through_service = command(*kubectl.split(), "--server", CLUSTER_API, "get", "nodes")
     if kubeconfig is None or port.port == 6444:
         text = "Reach the API through its Service: connections to it are not to the port that is taken."
@@ -30,6 +34,20 @@ def talk(port: ProtectedPort, kubectl: str, kubeconfig: str | None) -> list[Step
     lines = (command("export", f"KUBECONFIG={kubeconfig}"), command(*kubectl.split(), "get", "nodes"))
     text = "Reach the API at kube-apiserver's own address, 127.0.0.1:6444, which is not taken"
     return [Step(StepKind.TALK, f"{text} (else: {through_service}).", lines, api=True)]
+
+
+def _through(way: Way, kubectl: str) -> Step:
+    sure = (
+        "it was tried just now and is this cluster's"
+        if way.answer is Answer.VERIFIED
+        else "it answered just now"
+    )
+    text = f"Reach the API at {way.url}, which is not taken: {sure}."
+    if way.kubeconfig is None:
+        line = command(*kubectl.split(), "--server", way.url, "get", "nodes")
+        return Step(StepKind.TALK, text, (line,), api=True)
+    lines = (command("export", f"KUBECONFIG={way.kubeconfig}"), command(*kubectl.split(), "get", "nodes"))
+    return Step(StepKind.TALK, text, lines, api=True)
 
 
 def steps(cause: Cause, findings: Sequence[Finding], port: ProtectedPort, kubectl: str) -> list[Step]:

@@ -15,6 +15,7 @@ from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.plan import Kept, Plan, Removal, Step, StepKind
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import LEGACY
+from k3swatch.model.way import Way
 from k3swatch.model.words import State
 from k3swatch.restore import api, local
 from k3swatch.restore.kinds import Cause, kind, taken
@@ -31,13 +32,14 @@ _LEGACY = "iptables-legacy replaces its whole table at once, bound to no generat
 @dataclass(frozen=True, slots=True)
 class Host:
     """What of this host decides how commands are written. `kubeconfig`: the one that leads to kube-apiserver's own
-    address, when there is one; `addresses`: where to dial to see who answers.
+    address, when there is one; `addresses`: where to dial to see who answers; `ways`: those to the API, as tried now.
     """
 
     kubeconfig: str | None = None
     kubectl: str = "kubectl"
     crictl: str = "crictl"
     addresses: tuple[str, ...] = ()
+    ways: tuple[Way, ...] = ()
 
 
 def plan(
@@ -59,7 +61,7 @@ def plan(
     for findings in causes.values():
         cause = kind(findings)
         if cause in KUBERNETES:
-            steps += api.talk(verdict.port, host.kubectl, host.kubeconfig)
+            steps += api.talk(verdict.port, host.kubectl, host.kubeconfig, host.ways)
             steps += api.steps(cause, findings, verdict.port, host.kubectl)
             steps += api.pod(findings, host.crictl)
         steps += local.steps(cause, findings, verdict.port, places, removals)

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from k3swatch.clock import SystemClock
+from k3swatch.attribute.root import Root
+from k3swatch.clock import Clock, SystemClock
 from k3swatch.daemon.attribution import attributed
 from k3swatch.daemon.observe import observe, unknown
+from k3swatch.daemon.proxied import proxied
+from k3swatch.daemon.ways import TAKEN, tried
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate.judge import protected_addresses
 from k3swatch.incident.allow import allowed, without_allowed
+from k3swatch.k3s.find import find
+from k3swatch.k3s.settings import Settings
+from k3swatch.k3s.ways import candidates, serves_api
 from k3swatch.live.host import HostReader
 from k3swatch.live.recorder import RecordingRuleset
 from k3swatch.model.finding import Finding, Observation, PortVerdict
 from k3swatch.model.plan import Plan
 from k3swatch.model.port import Address, Host, ProtectedPort
 from k3swatch.model.ruleset import LEGACY, ChainRef
+from k3swatch.model.way import Way
 from k3swatch.restore import plan
 from k3swatch.restore.iptables import specification
 from k3swatch.restore.local import Place
@@ -72,13 +79,30 @@ def look(source: NftablesSource, port: ProtectedPort, root: str) -> Case:
             verdict, removals, kept, places = observation.verdicts[0], [], [], {}
         break
     addresses = protected_addresses(host, port)
-    written = _written(root, host, addresses)
+    written = replace(_written(root, host, addresses), ways=_ways(root, ruleset, clock, verdict))
     spared = frozenset(
         each.destination
         for each in observation.verdicts[0].findings
         if each.destination and allowed(port, each)
     )
     return Case(port, observation, verdict, plan(verdict, written, places, removals, kept), addresses, spared)
+
+
+def _ways(root: str, ruleset: RecordingRuleset, clock: Clock, verdict: PortVerdict) -> tuple[Way, ...]:
+    """Ways to the API, tried now; none where the port is not the API's, or not taken."""
+    if not serves_api(verdict.port) or verdict.state not in TAKEN:
+        return ()
+    with Root(root, clock) as files:
+        found = find(files)
+    settings = found.settings if found is not None else Settings()
+    networks = [str(network[1]) for network in settings.service_networks]
+    cluster = (found is not None and found.running) or proxied(ruleset, networks) is True
+    ways = tried(root, clock, settings, candidates(settings, [verdict], cluster))
+    return tuple(way if _there(root, way.kubeconfig) else replace(way, kubeconfig=None) for way in ways)
+
+
+def _there(root: str, path: str | None) -> bool:
+    return path is not None and os.path.exists(os.path.join(root, path.lstrip("/")))
 
 
 def _places(ruleset: RecordingRuleset, findings: Sequence[Finding]) -> dict[tuple[str, str, str, int], Place]:
@@ -98,11 +122,8 @@ def _places(ruleset: RecordingRuleset, findings: Sequence[Finding]) -> dict[tupl
 def _written(root: str, host: Host, addresses: Sequence[Address]) -> Written:
     """How commands are written on this host: by what is there."""
 
-    def there(path: str) -> bool:
-        return os.path.exists(os.path.join(root, path.lstrip("/")))
-
-    k3s = there("/usr/local/bin/k3s") or there("/usr/bin/k3s") or there("/var/lib/rancher/k3s")
-    rke2 = there("/var/lib/rancher/rke2")
+    k3s = any(_there(root, each) for each in ("/usr/local/bin/k3s", "/usr/bin/k3s", "/var/lib/rancher/k3s"))
+    rke2 = _there(root, "/var/lib/rancher/rke2")
     kubectl, crictl = "kubectl", "crictl"
     if k3s:
         kubectl, crictl = "k3s kubectl", "k3s crictl"
@@ -114,4 +135,4 @@ def _written(root: str, host: Host, addresses: Sequence[Address]) -> Written:
     outside = [
         str(each) for each in addresses if each in own and not (each.is_loopback or each.is_link_local)
     ]
-    return Written(ADMIN if k3s and there(ADMIN) else None, kubectl, crictl, tuple(outside))
+    return Written(ADMIN if k3s and _there(root, ADMIN) else None, kubectl, crictl, tuple(outside))

@@ -11,6 +11,7 @@ import pytest
 from k3swatch.model.finding import Culprit, Finding, Orphan, PathStep, PortVerdict
 from k3swatch.model.plan import Plan, Removal, StepKind
 from k3swatch.model.port import ProtectedPort
+from k3swatch.model.way import Answer, Way
 from k3swatch.model.words import Family, Mechanism, State, Vantage
 from k3swatch.restore import plan
 from k3swatch.restore.local import Place
@@ -240,6 +241,19 @@ def test_words_stay_words() -> None:
     assert named("default/lb") == ("default", "lb")
     assert named("default") is None
     assert named(None) is None
+
+
+def test_the_way_to_the_api_is_one_that_answered() -> None:
+    ways = (
+        Way("https://127.0.0.1:6444", Answer.SILENT, "/admin.kubeconfig", why="refused"),
+        Way("https://10.43.0.1:443", Answer.ANSWERS),
+        Way("https://[fd00:1::233]:6443", Answer.VERIFIED),
+    )
+    verdict = PortVerdict(PORT, (finding(*CNI, who=SVCLB),))
+    made = plan(verdict, replace(HOST, ways=ways), {})
+    assert commands(made, StepKind.TALK) == ["k3s kubectl --server 'https://[fd00:1::233]:6443' get nodes"]
+    made = plan(verdict, replace(HOST, ways=(replace(ways[0], answer=Answer.VERIFIED),)), {})
+    assert commands(made, StepKind.TALK) == ["export KUBECONFIG=/admin.kubeconfig", "k3s kubectl get nodes"]
 
 
 def test_nothing_wrong_nothing_to_do() -> None:
