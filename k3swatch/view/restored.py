@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from k3swatch.model.flow import Flow
@@ -37,7 +38,10 @@ def text(done: Done, colour: bool = False) -> str:
     if any(step.kind in (StepKind.CAUSE, StepKind.RULES) for step in done.left.steps):
         lines += ["", f"Not all of it is gone: k3swatch restore {port.spec} says what to do."]
     if done.file is not None:
-        lines += ["", f"To put it all back: k3swatch restore --rollback {escape(done.file, 300)}"]
+        lines += [
+            "",
+            f"To put it all back: k3swatch restore --rollback {shlex.quote(escape(done.file, 300))}",
+        ]
     return "\n".join(lines)
 
 

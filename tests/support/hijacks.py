@@ -66,6 +66,16 @@ HIJACKS = (
         2,
     ),
     Hijack(
+        "several ports in one xtables match",
+        lambda on: on.host.shell(
+            "iptables-nft -t nat -I PREROUTING -p tcp -m multiport --dports 6443,7000:7010 "
+            f"-m comment --comment 'two words' -j DNAT --to {OTHER}:6443\n"
+            "iptables-nft -t nat -A POSTROUTING -j MASQUERADE"
+        ),
+        (OTHER_CLUSTER, API, OTHER_CLUSTER, API, API, API),
+        1,
+    ),
+    Hijack(
         "redirect in an inet table, userdata comment, between others",
         nft(
             "table inet mine {",
