@@ -47,7 +47,8 @@ struct count {
 /* One record of the ring buffer `events`. */
 struct event {
 	__u64 at;	   /* CLOCK_MONOTONIC ns */
-	__u64 connections; /* it stands for: those of its kind since the last event */
+	__u64 connections; /* it stands for: those of its kind since the last event; 0: a drop of one told
+			      before */
 	__u8 source[16];
 	__u8 dialled[16]; /* destination of the ORIGINAL tuple */
 	__u8 reached[16]; /* source of the REPLY tuple */

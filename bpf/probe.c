@@ -29,10 +29,11 @@ BPF_ARRAY(udp_ports, u32, 1);
  * the TCP packets that are looked at, whichever is seen first; data packets leave at the flags. UDP has no
  * such number: there it is the conntrack entry (or, without one, the tuple).
  *
- * `diverted` is part of the key. A connection is diverted as soon as its translation is known, whatever
- * becomes of it then, so being dropped later changes no count; and if the rule comes between two SYNs of one
- * connection, one attempt was dropped and another diverted, both are counted, and the diversion is never
- * missed. Otherwise the first outcome stands: a drop followed by a delivered retransmission stays a drop.
+ * `what` is part of the key (enum told). A connection is diverted as soon as its translation is known,
+ * whatever becomes of it then, so being dropped later changes no count; and if the rule comes between two
+ * SYNs of one connection, one attempt was dropped and another diverted, both are counted, and the diversion
+ * is never missed. Otherwise the first outcome stands: a drop followed by a delivered retransmission stays a
+ * drop.
  */
 struct told_key {
 	u8 source[16];
@@ -41,10 +42,16 @@ struct told_key {
 	u16 dialled_port;
 	u32 identity;
 	u8 protocol;
-	u8 diverted;
+	u8 what;
 	u16 pad;
 };
 BPF_TABLE("lru_hash", struct told_key, u8, told, 65536);
+
+enum told {
+	TOLD = 0,
+	TOLD_DIVERTED = 1,
+	TOLD_LOST = 2, /* that it was dropped after its diversion, which is no count of its own */
+};
 
 /*
  * The counts. The daemon inserts a row for each outcome of a protected port before it protects it, with
@@ -108,14 +115,14 @@ inline_always bool is_transient(u32 reason)
 }
 
 /* True for exactly one caller per connection. */
-inline_always bool is_new(const struct connection *c, bool diverted)
+inline_always bool is_new(const struct connection *c, u8 what)
 {
 	struct told_key key = {
 	    .source_port = c->source_port,
 	    .dialled_port = c->dialled_port,
 	    .identity = c->identity,
 	    .protocol = c->protocol,
-	    .diverted = diverted,
+	    .what = what,
 	};
 	u8 told_now = 1;
 	int refused;
@@ -166,12 +173,11 @@ inline_always bool may_send(struct count *count, u64 now)
 	return true;
 }
 
-inline_always void send(const struct connection *c, u8 outcome, u32 reason, struct count *count, u64 now)
+inline_always bool send(const struct connection *c, u8 outcome, u32 reason, u64 connections, u64 now)
 {
-	u64 connections = count->connections;
 	struct event event = {
 	    .at = now,
-	    .connections = connections - count->reported,
+	    .connections = connections,
 	    .source_port = c->source_port,
 	    .dialled_port = c->dialled_port,
 	    .reached_port = c->reached_port,
@@ -183,27 +189,46 @@ inline_always void send(const struct connection *c, u8 outcome, u32 reason, stru
 	__builtin_memcpy(event.source, c->source, sizeof(event.source));
 	__builtin_memcpy(event.dialled, c->dialled, sizeof(event.dialled));
 	__builtin_memcpy(event.reached, c->reached, sizeof(event.reached));
-	if (events.ringbuf_output(&event, sizeof(event), 0))
-		bump(LOST_EVENT);
-	else
-		count->reported = connections;
+	if (!events.ringbuf_output(&event, sizeof(event), 0))
+		return true;
+	bump(LOST_EVENT);
+	return false;
 }
 
-inline_always void tell(const struct connection *c, u8 outcome, u32 reason)
+/* True when it was news. */
+inline_always bool tell(const struct connection *c, u8 outcome, u32 reason)
+{
+	u64 connections, now = bpf_ktime_get_ns();
+	struct count *count;
+
+	if (!is_new(c, outcome == DIVERTED ? TOLD_DIVERTED : TOLD))
+		return false;
+	count = find_count(c, outcome);
+	if (!count) {
+		bump(LOST_COUNT);
+		return true;
+	}
+	__sync_fetch_and_add(&count->connections, 1);
+	connections = count->connections;
+	if (may_send(count, now) && send(c, outcome, reason, connections - count->reported, now))
+		count->reported = connections;
+	return true;
+}
+
+/*
+ * A diverted connection is dropped on this host: nobody is there where it leads, or a filter forbids it.
+ * `known`: it was told and counted when it was diverted, so this event stands for no connection.
+ */
+inline_always void tell_lost(const struct connection *c, u32 reason, bool known)
 {
 	u64 now = bpf_ktime_get_ns();
 	struct count *count;
 
-	if (!is_new(c, outcome == DIVERTED))
+	if (!is_new(c, TOLD_LOST) || !known)
 		return;
-	count = find_count(c, outcome);
-	if (!count) {
-		bump(LOST_COUNT);
-		return;
-	}
-	__sync_fetch_and_add(&count->connections, 1);
-	if (may_send(count, now))
-		send(c, outcome, reason, count, now);
+	count = find_count(c, DIVERTED);
+	if (count && may_send(count, now))
+		send(c, DIVERTED, reason, 0, now);
 }
 
 /* A packet that leaves (`freed` false) or is dropped. */
@@ -257,9 +282,13 @@ inline_always void packet(const void *skb, bool freed, u32 reason)
 		__builtin_memcpy(c.reached, c.dialled, sizeof(c.reached));
 		c.reached_port = c.dialled_port;
 	}
-	if (is_diverted(&c))
-		tell(&c, DIVERTED, reason);
-	else if (freed && !is_transient(reason))
+	if (is_diverted(&c)) {
+		bool lost = freed && reason && !is_transient(reason);
+		bool news = tell(&c, DIVERTED, reason);
+
+		if (lost)
+			tell_lost(&c, reason, !news);
+	} else if (freed && !is_transient(reason))
 		tell(&c, DROPPED, reason);
 	else if (!freed && c.reply) /* an undiverted SYN on its way over lo has not arrived yet */
 		tell(&c, DELIVERED, 0);

@@ -35,6 +35,7 @@ from k3swatch.model.way import Way
 from k3swatch.model.words import Mechanism, Protocol, State, worst
 
 REMEMBERED = 512  # incidents of all ports, resolved ones included
+DROPS = 4  # drop reasons kept for one incident
 FINDINGS = 16  # findings kept for one incident that only flows know
 
 ORDER = (Change.OPENED, Change.CHANGED, Change.CONFIRMED, Change.FLAPPING, Change.RESOLVED)
@@ -238,11 +239,23 @@ class Engine:
         record.flow_at = self._time.seconds
         connections = record.incident.connections + flow.count
         record.incident = replace(record.incident, connections=connections, last_flow_at=flow.at)
+        steps += self._lost(record, flow, now, bool(steps))
         if record.incident.confirmed_at is None:
             evident = tuple(with_flow(each) for each in record.incident.findings)
             confirmed = replace(record.incident, confirmed_at=now, findings=evident)
             steps += self._signal(record, Signal.FLOW, now, confirmed)
         return [(change, record, record.incident, previous) for change, record, _, previous in steps]
+
+    def _lost(self, record: Record, flow: Flow, now: float, told: bool) -> list[Step]:
+        """A diverted connection was dropped on this host. Each reason is told once; `told`: with what is told of the
+        connection anyway, as it is with `confirmed`."""
+        drops, why = record.incident.drops, flow.drop_reason
+        if why is None or why in drops or len(drops) >= DROPS or not record.present:
+            return []
+        record.incident = replace(record.incident, drops=(*drops, why))
+        if told or record.incident.confirmed_at is None:
+            return []
+        return self._signal(record, Signal.DIFFERENT, now, replace(record.incident, updated_at=now))
 
     def _belonging(self, port: str, cause: tuple[str, ...], finding: Finding, flow: Flow) -> Record | None:
         """The incident a flow is part of; None when it is news.

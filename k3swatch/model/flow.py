@@ -31,7 +31,7 @@ class Flow:
     outcome: Outcome
     at: float  # CLOCK_REALTIME seconds
     drop_reason: str | None = None
-    count: int = 1  # connections this event stands for
+    count: int = 1  # connections this event stands for; 0: one told before was dropped
 
 
 @dataclass(frozen=True, slots=True)

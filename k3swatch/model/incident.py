@@ -40,6 +40,7 @@ class Incident:
     confirmed_at: float | None = None
     resolved_at: float | None = None
     connections: int = 0  # diverted connections counted so far
+    drops: tuple[str, ...] = ()  # why some of them were dropped on this host: names of enum skb_drop_reason
     generation: int | None = None
     committer: tuple[int, str] | None = None  # pid, comm that committed the rule
     flaps: int = 0

@@ -62,6 +62,7 @@ def _incident(document: Document) -> Incident:
     committer = values.get("committer")
     values["state"] = State(values["state"])
     values["cause"] = _strings(values["cause"])
+    values["drops"] = _strings(values.get("drops", ()))
     values["findings"] = tuple(_finding(each) for each in values["findings"])
     values["committer"] = (int(committer[0]), str(committer[1])) if committer else None
     values["ways"] = tuple(_way(each) for each in values.get("ways", ()))

@@ -65,6 +65,7 @@ def of_transition(transition: Transition) -> list[Field]:
         ("K3SWATCH_SEVERITY", severity_of(incident)),
         *_findings(incident.findings),
         ("K3SWATCH_CONNECTIONS", str(incident.connections)),
+        *(("K3SWATCH_DROP_REASON", why) for why in incident.drops),
         ("K3SWATCH_FLAPS", str(incident.flaps)),
         *_origin(incident),
     ]

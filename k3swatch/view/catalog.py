@@ -306,6 +306,10 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ),
     ("K3SWATCH_WAYS", "which paths to the API work, in words"),
     ("K3SWATCH_CONNECTIONS", "diverted connections seen so far"),
+    (
+        "K3SWATCH_DROP_REASON",
+        "why some of them were dropped on the way, as the kernel calls it; one field for each",
+    ),
     ("K3SWATCH_GENERATION", "the nf_tables generation"),
     ("K3SWATCH_PID", "the process that committed the rule"),
     ("K3SWATCH_COMM", "its name"),

@@ -157,6 +157,7 @@ def incident(one: Incident) -> Document:
         "confirmed_at": one.confirmed_at,
         "resolved_at": one.resolved_at,
         "connections": one.connections,
+        "drops": list(one.drops),
         "generation": one.generation,
         "committer": {"pid": one.committer[0], "comm": one.committer[1]} if one.committer else None,
         "flaps": one.flaps,

@@ -16,7 +16,7 @@ from k3swatch.view import document, who
 from k3swatch.view.document import Document
 from k3swatch.view.escape import escape
 from k3swatch.view.lines import coloured, some
-from k3swatch.view.message import destinations, duration, severity_of
+from k3swatch.view.message import destinations, dropped, duration, severity_of
 from k3swatch.view.ways import works
 
 SCHEMA = 1
@@ -88,6 +88,8 @@ def _facts(one: Incident, now: float) -> Iterator[str]:
         yield f"lasted {duration(one.resolved_at - one.opened_at)}"
     if one.connections or one.confirmed_at is not None:
         yield f"{one.connections} connection{'s' * (one.connections != 1)} went there"
+    if one.drops:
+        yield dropped(one)
     if one.flaps:
         yield f"came back {one.flaps} time{'s' * (one.flaps != 1)}"
     if severity_of(one) == "info":

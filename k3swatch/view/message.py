@@ -18,6 +18,13 @@ from k3swatch.view.ways import works
 from k3swatch.view.who import COMMITTED, committed, receiver, sure, taken_by
 
 TEXT = 200  # characters of a rule or a reason
+DROPS = {  # of enum skb_drop_reason, what is usual behind a diversion
+    "NEIGH_FAILED": "nobody has that address: no answer to ARP",
+    "NETFILTER_DROP": "by a rule",
+    "IP_OUTNOROUTES": "no route",
+    "IP_RPFILTER": "reverse path filter",
+    "NO_SOCKET": "nobody listens",
+}
 SHOWN = 3  # addresses, conditions: so many are named, the rest counted
 
 WORKS = (
@@ -57,10 +64,13 @@ def message(transition: Transition) -> str:
         )
     if transition.change is Change.CONFIRMED:
         seen = _connections(incident.connections)
-        return f"{subject} is {_short(incident)}, and this is real: {seen} went there{_how(incident)}"
+        lost = f", and {dropped(incident)}" if incident.drops else ""
+        return f"{subject} is {_short(incident)}, and this is real: {seen} went there{lost}{_how(incident)}"
     if all(finding.shadowed for finding in incident.findings):
         lead = f"{subject}: a second cause waits behind the first and would take over{_target(incident)}"
         return f"{lead}{_whom(incident)}{_how(incident)}"
+    if _only_drops(transition):
+        return f"{subject} is still {_short(incident)}: connections were {dropped(incident)}"
     if _only_ways(transition):
         return f"{subject} is still {_short(incident)}; {works(incident.ways)}"
     learned = _learned(transition)
@@ -69,7 +79,8 @@ def message(transition: Transition) -> str:
     if transition.change is Change.CHANGED:
         return f"{subject} is still {_short(incident)}, now{_whom(incident) or ' otherwise'}{_how(incident)}"
     again = " again" if incident.flaps else ""
-    return f"{subject} {_verb(incident)}{again}{_target(incident)}{_whom(incident)}{_how(incident)}"
+    lost = f"; connections were {dropped(incident)}" if incident.drops else ""
+    return f"{subject} {_verb(incident)}{again}{_target(incident)}{_whom(incident)}{_how(incident)}{lost}"
 
 
 def summary(incident: Incident) -> str:
@@ -95,12 +106,22 @@ def description(incident: Incident) -> str:
     lines += [f"What ends it: {escape(remedy, 2 * TEXT)}"] if remedy else []
     if by:
         lines.append(f"{by[0].upper()}{by[1:]}.")
+    if incident.drops:
+        lines.append(f"Connections were {dropped(incident)}.")
     if incident.ways:
         said = works(incident.ways)
         lines.append(f"{said[0].upper()}{said[1:]}.")
     elif incident.state is not State.UNKNOWN and incident.spec == "tcp/6443":
         lines.append(WORKS)
     return "\n".join(lines)
+
+
+def dropped(incident: Incident) -> str:
+    """`dropped on the way there: NEIGH_FAILED (nobody answers ARP)`; empty when none was seen to be."""
+    words = ", ".join(
+        escape(why, 48) + (f" ({DROPS[why]})" if why in DROPS else "") for why in incident.drops
+    )
+    return f"dropped on the way there: {words}" if words else ""
 
 
 def pod(incident: Incident) -> str | None:
@@ -149,11 +170,22 @@ def _only_ways(transition: Transition) -> bool:
     return before.ways != now.ways and _seen(before) == _seen(now)
 
 
+def _only_drops(transition: Transition) -> bool:
+    """Whether the news is that connections were dropped, and nothing else."""
+    before, now = transition.previous, transition.incident
+    if transition.change is not Change.CHANGED or before is None or before.drops == now.drops:
+        return False
+    return _seen(before) == _seen(now)
+
+
 def _seen(incident: Incident) -> list[Finding]:
     """Findings with their receivers, as far as words tell them apart."""
     return [
         replace(
-            each, culprit=each.culprit and replace(each.culprit, process=None), path=(), evidence=frozenset()
+            each,
+            culprit=each.culprit and replace(each.culprit, process=None, committed=None),
+            path=(),
+            evidence=frozenset(),
         )
         for each in incident.findings
     ]

@@ -122,6 +122,11 @@ def only(flows: list[Flow]) -> Flow:
     return flows[0]
 
 
+def lost(*flows: Flow) -> list[str]:
+    """Why packets of diverted connections were dropped, as the flows tell."""
+    return [flow.drop_reason for flow in flows if flow.drop_reason]
+
+
 def first_sight(watch: ProbeWatch, drop_reason: str) -> str | None:
     """Why the packet was dropped that gave a diversion away; fentry and kprobe saw it before it was."""
     return drop_reason if watch.attach is Attach.TRACEPOINT else None
@@ -224,10 +229,12 @@ def test_to_a_dead_pod(
     made = hammer(module_lab.client, "hold", HOST, many, 7)
     host.run("ip", "neigh", "delete", DEAD_POD, "dev", "cni0")  # drops what still waits
     assert counts(watch) == {("diverted", f"{DEAD_POD}:{PORT}"): made}
-    flow = watch.read()[0]
+    flow, *more = watch.read()
     assert (str(flow.dialled), str(flow.reached), flow.outcome) == (HOST, DEAD_POD, Outcome.DIVERTED)
     if many == 1:
-        assert flow.drop_reason == first_sight(watch, "NEIGH_FAILED")
+        assert (flow.count, flow.drop_reason) == (1, first_sight(watch, "NEIGH_FAILED"))
+        assert lost(flow, *more) == ["NEIGH_FAILED"]
+        assert sum(each.count for each in more) == 0
 
 
 @pytest.mark.parametrize("many", [1, MANY])
@@ -242,9 +249,13 @@ def test_diverted_and_then_dropped_by_a_filter(
     )
     made = hammer(module_lab.client, "hold", HOST, many, 4)
     assert counts(watch) == {("diverted", f"{POD}:{PORT}"): made}
-    flow = watch.read()[0]
+    flows = watch.read()
+    flow = flows[0]
     assert (str(flow.dialled), str(flow.reached)) == (HOST, POD)
     assert (flow.outcome, flow.drop_reason) == (Outcome.DIVERTED, first_sight(watch, "NETFILTER_DROP"))
+    assert set(lost(*flows)) == {"NETFILTER_DROP"}
+    if many == 1:
+        assert (len(lost(*flows)), sum(flow.count for flow in flows)) == (1, 1)
 
 
 @pytest.mark.parametrize("many", [1, MANY])

@@ -167,3 +167,31 @@ def test_silence_of_a_blind_probe_proves_nothing() -> None:
     engine.flows_visible(True, 5001.0)
     assert engine.deadline() == 5301.0
     assert [each.change for each in engine.tick(5301.0)] == [Change.RESOLVED]
+
+
+def test_why_connections_are_dropped_on_the_way_is_told_once_each() -> None:
+    """The first with the confirmation, others as a change, four at most; later looks at the rules take none back."""
+    engine = Engine()
+    engine.observe(seen(finding()), 1.0)
+    (confirmed,) = engine.flow("k3s-api", finding(), replace(flow(), drop_reason="NETFILTER_DROP"), 2.0)
+    assert (confirmed.change, confirmed.incident.drops) == (Change.CONFIRMED, ("NETFILTER_DROP",))
+    assert engine.flow("k3s-api", finding(), replace(flow(), drop_reason="NETFILTER_DROP"), 3.0) == []
+    late = replace(flow(), drop_reason="NEIGH_FAILED", count=0)
+    (changed,) = engine.flow("k3s-api", finding(), late, 4.0)
+    assert (changed.change, changed.incident.drops) == (Change.CHANGED, ("NETFILTER_DROP", "NEIGH_FAILED"))
+    assert changed.incident.connections == 2  # the drop is of one that was counted
+    assert engine.observe(seen(finding(handle=16)), 5.0) == []
+    assert engine.incidents[0].drops == ("NETFILTER_DROP", "NEIGH_FAILED")
+    for number in range(5):
+        engine.flow("k3s-api", finding(), replace(late, drop_reason=f"R{number}"), 6.0)
+    assert engine.incidents[0].drops == ("NETFILTER_DROP", "NEIGH_FAILED", "R0", "R1")
+    engine.observe(seen(), 7.0)
+    assert engine.flow("k3s-api", finding(), replace(late, at=6.5, drop_reason="R9"), 8.0) == []
+
+
+def test_a_drop_of_what_only_connections_show_is_told_with_it() -> None:
+    engine = Engine()
+    engine.observe(seen(), 1.0)
+    unexplained = replace(finding(), mechanism=Mechanism.UNEXPLAINED, path=())
+    told = engine.flow("k3s-api", unexplained, replace(flow(), drop_reason="NEIGH_FAILED"), 2.0)
+    assert [(each.change, each.incident.drops) for each in told] == [(Change.OPENED, ("NEIGH_FAILED",))]

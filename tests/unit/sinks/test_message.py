@@ -206,3 +206,16 @@ def test_several_commits_are_not_pinned_on_one(make: Any) -> None:
     by = r"n one of 3 commits, among them by iptables (pid 7: iptables -A X\n)"
     assert message(make.transition(Change.OPENED, incident)).endswith(f", i{by}")
     assert f"I{by}." in description(incident)
+
+
+def test_drops_on_the_way(make: Any) -> None:
+    lost = make.incident(drops=("NEIGH_FAILED",), connections=3)
+    confirmed = message(make.transition(Change.CONFIRMED, lost))
+    words = "dropped on the way there: NEIGH_FAILED (nobody has that address: no answer to ARP)"
+    assert f"3 connections went there, and {words}: rule " in confirmed
+    more = replace(lost, drops=("NEIGH_FAILED", "X\n"))
+    changed = message(replace(make.transition(Change.CHANGED, more), previous=lost))
+    assert (
+        changed == rf"tcp/6443 (k3s-api) is still DIVERTED to 10.42.0.244:6443: connections were {words}, X\n"
+    )
+    assert f"Connections were {words}, X\\n." in description(more)
