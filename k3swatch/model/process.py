@@ -102,14 +102,17 @@ class Process:
 
     @property
     def words(self) -> str:
-        """`iptables (pid 123: iptables -t nat -A X ...) <- portmap <- containerd (containerd.service)`."""
-        line = " ".join(self.arguments)
+        """`iptables (pid 123: /usr/sbin/iptables -t nat -A X) <- portmap <- containerd (containerd.service)`: the file
+        stands for the name it was called by, and beside it where that is another."""
+        called = self.arguments[:1] or (self.comm,)
+        same = self.exe is not None and self.exe.rpartition("/")[2] == called[0].rpartition("/")[2]
+        line = " ".join((self.exe or "", *self.arguments[1:]) if same and self.arguments else self.arguments)
         if self.cut or len(line) > WORDS:
             line = f"{line[:WORDS]}…"
         facts = [f"pid {self.pid}" + (f": {line}" if line else "")]
         if not self.sources:
             facts.append("gone before it could be looked at")
-        elif self.exe and self.exe != (self.arguments or (self.comm,))[0]:
+        elif self.exe and not (same and self.arguments):
             facts.append(self.exe)
         text = f"{self.comm} ({'; '.join(facts)})"
         text += "".join(f" <- {parent.comm}" for parent in self.parents)

@@ -172,7 +172,7 @@ def test_who_committed_is_looked_at_while_it_is_there(k3s: Lab, tmp_path: Path) 
             daemon.until_said("is DIVERTED to 10.9.9.9:443")
             who = daemon.status()["incidents"][0]["findings"][0]["culprit"]
             nft.stdin.close()
-    assert f"nft (pid {nft.pid}: nft -i; /usr/sbin/nft) <- py" in who["process"]
+    assert f"nft (pid {nft.pid}: /usr/sbin/nft -i) <- py" in who["process"]
     assert who["committed"]["sources"] == ["exec", "proc"]
     assert who["pod"] is None
 

@@ -97,10 +97,7 @@ def test_gone_but_recorded(tmp_path: Path) -> None:
         parents=(Parent(30, "portmap"), Parent(20, "containerd")),
     )  # fmt: skip
     assert found(tmp_path, 40, "iptables", {40: RECORD}.get) == want
-    assert (
-        want.words
-        == "iptables (pid 40: iptables -t nat; /usr/sbin/iptables) <- portmap <- containerd (k3s.service)"
-    )
+    assert want.words == "iptables (pid 40: /usr/sbin/iptables -t nat) <- portmap <- containerd (k3s.service)"
     assert want.confidence == "high"
     process(tmp_path, 1, "systemd", 0)
     process(tmp_path, 40, "sleep", 1, "sleep 1")
