@@ -54,9 +54,11 @@ class Protected:
         seen, before = resolve(self._config, self._root, self._clock), self._known
         if seen is None:
             return False  # could not look in time: the next second will tell
-        if seen.found is None and before.found is not None:
+        if before.found is not None and before.found.running and not (seen.found and seen.found.running):
             gone = replace(before.found, pid=None, running=False)
             self._known = Resolved(before.ports, gone, seen.signature)
             return False
+        if seen.found is None and before.found is not None:
+            return False  # it has gone before
         self._known = seen
         return seen.ports != before.ports

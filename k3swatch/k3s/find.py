@@ -25,6 +25,7 @@ HIERARCHIES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/syste
 UNIT_DIRECTORIES = tuple(
     f"{where}/systemd/system" for where in ("/etc", "/run", "/usr/local/lib", "/usr/lib")
 )
+TARGETS = ("multi-user", "default", "graphical")
 PROCESSES, DROP_INS = 2048, 32
 SIZE = 64 << 10
 _COMMS = {
@@ -82,7 +83,8 @@ def find(root: Root) -> Found | None:
 
 def signature(root: Root, found: Found | None) -> object:
     """What changes when the process is another one; cheap enough for every second."""
-    groups = tuple(root.text(f"{HIERARCHIES[0]}/system.slice/{unit}/cgroup.procs", 4096) for unit in UNITS)
+    units = (*UNITS, *([found.unit] if found and found.unit and found.unit not in UNITS else []))
+    groups = tuple(root.text(f"{HIERARCHIES[0]}/system.slice/{unit}/cgroup.procs", 4096) for unit in units)
     first = tuple(group.split("\n", 1)[0] if group else None for group in groups)
     stat = root.text(f"/proc/{found.pid}/stat", 4096) if found and found.pid else None
     return first, (stat or "").rpartition(")")[2].split()[19:20]
@@ -123,19 +125,20 @@ def _everywhere(root: Root) -> list[tuple[int, str]]:
 def _groups(root: Root) -> Iterator[_Process]:
     """Units whose control group has processes: all that is seen with ProtectProc=invisible."""
     for number, hierarchy in enumerate(HIERARCHIES):
-        for unit in UNITS:
+        named = [name for name in root.names(f"{hierarchy}/system.slice") if _like(name)]
+        for unit in (*UNITS, *sorted(set(named) - set(UNITS))[:8]):
             pids = (root.text(f"{hierarchy}/system.slice/{unit}/cgroup.procs", SIZE) or "").split()
             if pids:
-                program, server = _role(unit)
+                program, server = _role(root, unit)
                 yield _Process(program, server, None, unit, unified=number < 2)
 
 
 def _installed(root: Root) -> Iterator[_Process]:
-    """Units that are there, though nothing runs."""
+    """Units that systemd starts at boot, though nothing runs; one that lies about and is not enabled says nothing."""
     unified = root.exists(f"{HIERARCHIES[0]}/cgroup.controllers") is True
     for unit in UNITS:
-        if any(root.exists(f"{directory}/{unit}") for directory in UNIT_DIRECTORIES):
-            program, server = _role(unit)
+        if any(root.exists(f"{UNIT_DIRECTORIES[0]}/{target}.target.wants/{unit}") for target in TARGETS):
+            program, server = _role(root, unit)
             yield _Process(program, server, None, unit, running=False, unified=unified)
 
 
@@ -240,8 +243,20 @@ def _unit(groups: str) -> str | None:
     return None
 
 
-def _role(unit: str) -> tuple[str, bool]:
-    return ("rke2" if unit.startswith("rke2") else "k3s"), "agent" not in unit
+def _like(name: str) -> bool:
+    """Whether a unit of another name may be one: somebody calls it k3s-main.service. Our own is not."""
+    return name.endswith(".service") and ("k3s" in name or "rke2" in name) and not name.startswith("k3swatch")
+
+
+def _role(root: Root, unit: str) -> tuple[str, bool]:
+    """Program and role of a unit: by its name, where that is the usual one, else by what it starts."""
+    program = "rke2" if "rke2" in unit else "k3s"
+    if unit in UNITS:
+        return program, "agent" not in unit
+    started = " ".join(_fragments(root, unit))
+    return program, "agent" not in unit and f"{program} agent" not in " ".join(
+        started.replace("\\\n", " ").split()
+    )
 
 
 def shlex_words(text: str) -> list[str]:

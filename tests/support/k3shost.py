@@ -35,6 +35,7 @@ class K3sHost:
     def installed(self, unit: str = "k3s.service", text: str = UNIT) -> None:
         """The unit file, and a host with control groups version 2."""
         self.write(f"/etc/systemd/system/{unit}", text)
+        self.write(f"/etc/systemd/system/multi-user.target.wants/{unit}", text)
         self.write("/sys/fs/cgroup/cgroup.controllers", "cpu memory\n")
 
     def runs(

@@ -88,6 +88,30 @@ def test_installed_and_not_running_is_protected_already(host: K3sHost) -> None:
     assert ports(host)[0] == ("k3s-api", 7443)
 
 
+def test_a_unit_that_is_not_enabled_says_nothing(host: K3sHost) -> None:
+    """Left over beside the one that runs; demanding it as the listener would be a false alarm."""
+    host.installed()
+    (host.directory / "etc/systemd/system/multi-user.target.wants/k3s.service").unlink()
+    assert look(host) is None
+
+
+@pytest.mark.parametrize(("role", "server"), [("server", True), ("agent", False)])
+def test_a_unit_of_another_name(host: K3sHost, role: str, server: bool) -> None:
+    """Seen by its control group alone, beside a k3s.service that is enabled and does not run."""
+    host.installed()
+    host.write(
+        "/etc/systemd/system/k3s-main.service",
+        f"[Service]\nExecStart=/opt/k3s \\\n  {role} --lb-server-port=7000\n",
+    )
+    for unit in ("k3s-main.service", "k3swatch.service"):
+        host.write(f"/sys/fs/cgroup/system.slice/{unit}/cgroup.procs", "99\n")
+    found = look(host)
+    assert found is not None
+    assert (found.unit, found.settings.server) == ("k3s-main.service", server)
+    assert found.settings.lb_port == 7000
+    assert found.listener == Listener(unit="k3s-main.service")
+
+
 def test_without_control_groups_version_2_no_unit_is_demanded(host: K3sHost) -> None:
     """The kernel could not tell a socket's unit there: everybody would be a stranger."""
     host.installed()
