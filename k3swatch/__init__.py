@@ -18,6 +18,8 @@ Data flows left to right, and the tree shows it:
     sinks/      transitions -> journald, Prometheus, Alertmanager, the store
     daemon.py   wiring and the loop; no decisions
     view/       verdicts and incidents -> text and JSON; pure
+    restore/    findings and rules -> the undo plan; pure
+    undo/       what `restore` and `guard` do to this host when they are told to; no part of the daemon
     cli/        the only room that prints or exits
 
 What cannot be known is `unknown`, and is said: a wrong "delivered" is the worst defect, a false alarm the second.

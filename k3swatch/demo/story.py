@@ -280,7 +280,7 @@ def main() -> int:
                 story.play(number, act)
     except SourceError as error:
         screen.line()
-        screen.fact("failed", "; ".join([str(error), *error.hint.split("\n")[-2:]]), False)
+        screen.fact("failed", "; ".join([str(error), *error.hint.split("\n")[-4:]]), False)
         return 1
     except KeyboardInterrupt:
         screen.line()

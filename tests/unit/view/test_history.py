@@ -92,6 +92,21 @@ def test_a_cause_that_went_while_another_holds_the_port() -> None:
     assert "  resolved   the port is diverted, by another cause\n" in text
 
 
+def test_who_undid_it_is_said_and_nothing_else_of_the_message() -> None:
+    words = "x is no longer DIVERTED (after 6 s), undone by k3swatch (pid 42): the port is delivered again"
+    for message, shown in (
+        (words, "the port is delivered, undone by k3swatch (pid 42)"),
+        (
+            words.replace("k3swatch (", "evil\x1b[2J ("),
+            "the port is delivered, undone by evil\\x1b[2J (pid 42)",
+        ),
+        (words.replace("(pid 42)", "(pid 4\n2)"), "the port is delivered"),
+    ):
+        past = Past(ENDED, (replace(told(NOON + 200, "resolved", "delivered"), message=message),))
+        line = history.text(History((past,)), NOON + 300, zone=UTC).splitlines()[-3]
+        assert line.endswith(f"resolved   {shown}"), line
+
+
 def test_the_day_is_said_when_it_changes() -> None:
     text = shown(Past(ENDED, (told(NOON, "opened", "diverted"), told(NOON + 86400, "resolved", "delivered"))))
     assert "    12:00:00  opened " in text
