@@ -70,6 +70,10 @@ class Attributes:
         except KeyError:
             raise DecodeError(f"{self.where}: attribute {kind} is missing") from None
 
+    def raw_or_empty(self, kind: int) -> bytes:
+        """The payload as it is; nothing where there is none."""
+        return self._values.get(kind, b"")
+
     def _integer(self, kind: int, size: int, default: int | None) -> int:
         value = self._values.get(kind)
         if value is None and default is not None:

@@ -29,6 +29,18 @@ API, API_6444, OTHER_CLUSTER = "K3S-APISERVER", "K3S-6444", "OTHER-CLUSTER"
 LOCAL_8443, WEB_POD = "LOCAL-8443", "WEB-POD"
 
 
+# policy rules and refusing routes as they were: none; the new local rule is there before the old one goes
+_ROUTING = """
+for family in -4 -6; do
+  [ "$(ip $family rule | grep -Ecv '^(0|32766|32767):')" = 0 ] && ip $family rule | grep -q ^0: || {
+    ip $family rule flush; ip $family rule | grep -q ^0: || ip $family rule add pref 0 lookup local
+    ip $family rule add pref 32766 lookup main; ip $family rule add pref 32767 lookup default
+  }
+  for type in blackhole unreachable prohibit throw; do ip $family route flush type $type 2>/dev/null || true; done
+done
+"""
+
+
 @dataclass(frozen=True)
 class Lab:
     """The namespaces, each under the name the drawing gives it."""
@@ -46,6 +58,7 @@ class Lab:
             "conntrack -F 2>/dev/null || true\n"
             "sysctl -qw net.ipv4.conf.cni0.route_localnet=0\n"
             "sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1 2>/dev/null || true"
+            f"\n{_ROUTING}"
         )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate.cube import EVERYTHING, Cube, Kind, Var, simplify
@@ -78,6 +79,8 @@ def _judge(outcome: Outcome, scene: Scene, port: ProtectedPort) -> Judged:
         state = State.DELIVERED if _delivers(outcome.target, scene, port) else State.DIVERTED
     elif outcome.fate is Fate.UNKNOWN:
         state = State.UNKNOWN
+    elif outcome.fate is Fate.ROUTED:
+        state = State.DIVERTED
     else:
         state = State.BLOCKED
     if state is State.DELIVERED and outcome.target and _martian(outcome.target, scene):
@@ -116,8 +119,8 @@ def _guards(judged: Judged) -> bool:
     outcome = judged.outcome
     if judged.shadowed or judged.state is not State.DELIVERED or not outcome.path:
         return False
-    ref = outcome.path[0].ref
-    return (ref.family, ref.table) == (GUARD_FAMILY, GUARD_TABLE)
+    first = outcome.path[0]
+    return isinstance(first, Rule) and (first.ref.family, first.ref.table) == (GUARD_FAMILY, GUARD_TABLE)
 
 
 def _delivers(target: Target, scene: Scene, port: ProtectedPort) -> bool:
@@ -169,7 +172,8 @@ def _doubted(judged: Judged, diverted_anyway: bool, why: str) -> Judged:
 
 
 def _tie_words(one: Outcome, other: Outcome) -> str:
-    names = [f"{rule.ref.family} {rule.ref.table} {rule.ref.chain}" for rule in (one.path[0], other.path[0])]
+    firsts = [rule for rule in (one.path[0], other.path[0]) if isinstance(rule, Rule)]
+    names = [f"{rule.ref.family} {rule.ref.table} {rule.ref.chain}" for rule in firsts]
     return f"{names[0]} and {names[1]} have the same priority: the kernel does not show which one runs first"
 
 
@@ -178,12 +182,16 @@ def _by_rule(judged: Iterable[Judged]) -> list[list[Judged]]:
     groups: dict[object, list[Judged]] = {}
     for one in judged:
         outcome = one.outcome
-        last = (outcome.path[-1].ref, outcome.path[-1].handle) if outcome.path else None
+        last = _identity(outcome.path[-1]) if outcome.path else None
         # one rule may drop the first packets of some and the answers of the rest: one finding
         why = "" if one.state is State.BLOCKED and not _taken(outcome) else one.why
         key = (last, outcome.fate, outcome.mechanism, outcome.target, one.state, one.certain, why)
         groups.setdefault(key, []).append(one)
     return list(groups.values())
+
+
+def _identity(last: Rule | PathStep) -> object:
+    return (last.ref, last.handle) if isinstance(last, Rule) else last
 
 
 def _everybody(judged: Sequence[Judged], shadowed: bool, scene: Scene, address: str) -> bool:
@@ -222,7 +230,7 @@ def _finding(ruleset: Ruleset, scene: Scene, address: str, first: Judged, cubes:
     outcome = first.outcome
     return Finding(
         state=first.state,
-        mechanism=outcome.mechanism if outcome.fate is Fate.MAPPED or _taken(outcome) else Mechanism.NONE,
+        mechanism=_mechanism(outcome),
         vantage=scene.vantage,
         family=scene.family,
         addresses=(address,),
@@ -237,6 +245,13 @@ def _finding(ruleset: Ruleset, scene: Scene, address: str, first: Judged, cubes:
     )
 
 
+def _mechanism(outcome: Outcome) -> Mechanism:
+    """How connections are taken elsewhere, whatever becomes of them then; what routing refuses is routing's, too."""
+    if outcome.fate in (Fate.MAPPED, Fate.ROUTED) or _taken(outcome) or outcome.mechanism is Mechanism.ROUTE:
+        return outcome.mechanism
+    return Mechanism.NONE
+
+
 def destination(target: Target, family: Family) -> str:
     """`10.42.0.244:6443`, `[fd00::5]:6443`, ranges as `10.0.0.1-10.0.0.3:80-90`."""
     low, high = (str(ipaddress.ip_address(side)) for side in (target.low, target.high))
@@ -247,8 +262,10 @@ def destination(target: Target, family: Family) -> str:
     return f"[{address}]:{port}" if family is Family.IP6 else f"{address}:{port}"
 
 
-def step(ruleset: Ruleset, rule: Rule) -> PathStep:
+def step(ruleset: Ruleset, rule: Rule | PathStep) -> PathStep:
     """One rule in words. A rule without a handle stands for a chain's policy."""
+    if isinstance(rule, PathStep):
+        return rule
     ref = rule.ref
     if rule.handle == 0 and not rule.raw:
         return PathStep(ref.family, ref.table, ref.chain, 0, "policy drop")
@@ -278,11 +295,13 @@ def step(ruleset: Ruleset, rule: Rule) -> PathStep:
     )
 
 
-def _anchor(ruleset: Ruleset, path: Sequence[Rule]) -> tuple[str, str, str] | None:
+def _anchor(ruleset: Ruleset, path: Sequence[Rule | PathStep]) -> tuple[str, str, str] | None:
     """The chain entered by the first rule that asks for the port (see Finding.anchor)."""
-    for position, rule in enumerate(path[:-1]):
+    for rule, following in pairwise(path):
+        if isinstance(rule, PathStep) or isinstance(following, PathStep):
+            return None
         if any(_asks_port(expr) for expr in ruleset.expressions(rule)):
-            ref = path[position + 1].ref
+            ref = following.ref
             return (ref.family, ref.table, ref.chain)
     return None
 

@@ -17,6 +17,8 @@ DADDR = {Family.IP: 16, Family.IP6: 24}
 
 def source_address(scene: Scene, packet: Packet) -> Cells:
     """The address it comes from, as it is by now."""
+    if not packet.patch:
+        return _addresses(scene, packet)[0]
     cells = load_payload(scene, packet, 1, SADDR[scene.family], scene.family.length)
     assert cells is not None
     return cells
@@ -31,8 +33,8 @@ def source_port(scene: Scene, packet: Packet) -> Cells:
 
 def destination_address(scene: Scene, packet: Packet) -> Cells:
     """The address it goes to, as it is by now."""
-    if scene.from_client and not packet.patch:
-        return tuple(packet.daddr)
+    if not packet.patch:
+        return tuple(packet.daddr) if scene.from_client else _addresses(scene, packet)[1]
     cells = load_payload(scene, packet, 1, DADDR[scene.family], scene.family.length)
     assert cells is not None
     return cells

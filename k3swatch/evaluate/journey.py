@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from k3swatch.evaluate.cells import Cells, little
+from k3swatch.evaluate.crossroads import answered, by_interface, routed
 from k3swatch.evaluate.cube import EVERYTHING, Cube, Kind, Var, simplify
 from k3swatch.evaluate.hooks import hook, run
 from k3swatch.evaluate.ingress import before_ip
@@ -25,9 +26,8 @@ from k3swatch.evaluate.packet import (
     Turned,
     is_local,
 )
-from k3swatch.evaluate.ranges import normal, size
+from k3swatch.evaluate.ranges import size
 from k3swatch.evaluate.walk import States, Walk, add, merged
-from k3swatch.model.port import LocalAddress
 from k3swatch.model.ruleset import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from k3swatch.model.words import Mechanism, Vantage
 
@@ -69,7 +69,7 @@ def _to_server(walk: Walk, scene: Scene, states: States, dport: int) -> States:
         states = hook(walk, scene, PREROUTING, states, dport)
         here, away = _parted(walk, scene, states)
         here = hook(walk, scene, INPUT, here, dport, late=True)
-        for oif, leaving in _by_way(scene, away):
+        for oif, leaving in away:
             on = replace(scene, oif=oif)
             leaving = hook(walk, on, FORWARD, leaving, dport, late=True)
             here.update(hook(walk, on, POSTROUTING, leaving, dport, late=True))
@@ -81,9 +81,9 @@ def _to_server(walk: Walk, scene: Scene, states: States, dport: int) -> States:
     here = hook(walk, scene, POSTROUTING, here, dport, late=True)
     inside = replace(scene, iif=loopback, oif=None, uid=None)
     here = hook(walk, inside, PREROUTING, here, dport, nat=False, late=True)
-    here, _ = _parted(walk, scene, here)
+    here = _staying(walk, scene, here)
     here = hook(walk, inside, INPUT, here, dport, nat=False, late=True)
-    for oif, leaving in _by_way(scene, away):
+    for oif, leaving in away:
         here.update(hook(walk, replace(scene, oif=oif), POSTROUTING, leaving, dport, late=True))
     return here
 
@@ -98,16 +98,16 @@ def _to_client(walk: Walk, scene: Scene, states: States, dport: int) -> States:
     if here:
         client = _loopback(scene, "oif") if local else _answered(scene)
         out = replace(scene, iif=None, oif=client, uid=SERVER_UID)
-        here = hook(walk, out, OUTPUT, here, dport)
+        here = answered(walk, out, hook(walk, out, OUTPUT, here, dport))
         here = hook(walk, out, POSTROUTING, here, dport, late=True)
         if local:
             inside = replace(scene, iif=_loopback(scene, "iif"), oif=None, uid=None)
             here = hook(walk, inside, PREROUTING, here, dport, late=True)
             here = hook(walk, inside, INPUT, here, dport, late=True)
         back.update(here)
-    for way, coming in _by_way(scene, away):
+    for way, coming in by_interface(scene, away):
         inside = replace(scene, iif=way, oif=None, uid=None)
-        coming = hook(walk, inside, PREROUTING, coming, dport)
+        coming = answered(walk, inside, hook(walk, inside, PREROUTING, coming, dport))
         if local:
             back.update(hook(walk, inside, INPUT, coming, dport, late=True))
             continue
@@ -162,49 +162,21 @@ def _answered(scene: Scene) -> Var:
     return scene.iif
 
 
-def _by_way(scene: Scene, states: States) -> list[tuple[Var, States]]:
-    """The packets that go elsewhere, by the interface of this host that leads there."""
-    by_index: dict[int | None, States] = {}
-    for packet, cubes in states.items():
-        by_index.setdefault(_leads(scene, packet.daddr), {})[packet] = cubes
-    name = "oif" if scene.from_client else "iif of the answer"
-    every = [(each.index, each.index) for each in scene.host.interfaces if not each.loopback]
-    found: list[tuple[Var, States]] = []
-    for index, part in by_index.items():
-        base = normal(every) or ((1, 2**31 - 1),) if index is None else ((index, index),)
-        found.append((Var(name, base, Kind.FIELD, name), part))
-    return found
-
-
-def _leads(scene: Scene, address: bytes) -> int | None:
-    """The interface whose own network has the address; None where only a route would tell."""
-    found = [
-        (entry.prefix_length, entry.interface)
-        for entry in scene.host.addresses
-        if len(entry.address.packed) == len(address) and entry.prefix_length and _shared(entry, address)
-    ]
-    return max(found)[1] if found else None
-
-
-def _shared(entry: LocalAddress, address: bytes) -> bool:
-    shift = 8 * len(address) - entry.prefix_length
-    return int(entry.address) >> shift == int.from_bytes(address) >> shift
-
-
-def _parted(walk: Walk, scene: Scene, states: States) -> tuple[States, States]:
-    """Those that stay on this host, and those that NAT sends elsewhere. One whose destination was overwritten with
-    somebody else's address leaves here.
+def _parted(walk: Walk, scene: Scene, states: States) -> tuple[States, list[tuple[Var, States]]]:
+    """Those that stay on this host, and those that NAT sends elsewhere, by the interface they leave by. One whose
+    destination was overwritten with somebody else's address leaves here.
     """
-    here: States = {}
-    away: States = {}
+    return routed(walk, scene, _staying(walk, scene, states))
+
+
+def _staying(walk: Walk, scene: Scene, states: States) -> States:
+    left: States = {}
     for packet, cubes in states.items():
-        if is_local(scene.host, packet.daddr):
-            here[packet] = cubes
-        elif packet.sent:
+        if packet.sent and not is_local(scene.host, packet.daddr):
             _sent(walk, packet, cubes)
         else:
-            away[packet] = cubes
-    return here, away
+            left[packet] = cubes
+    return left
 
 
 def _overwritten(walk: Walk, states: States, daddr: bytes, dport: int) -> None:

@@ -7,6 +7,7 @@ from enum import Enum
 
 from k3swatch.evaluate.cube import Cube
 from k3swatch.evaluate.packet import Packet, Target, Turn, Turned
+from k3swatch.model.finding import PathStep
 from k3swatch.model.ruleset import Rule
 from k3swatch.model.words import Mechanism
 
@@ -19,6 +20,7 @@ class Fate(Enum):
     MAPPED = "mapped"  # its destination is set (perhaps to what it was)
     DROPPED = "dropped"
     REJECTED = "rejected"
+    ROUTED = "routed"  # sent out by routing, addressed as it is
     UNKNOWN = "unknown"  # decided by something that cannot be read
 
 
@@ -33,7 +35,7 @@ class Outcome:
 
     fate: Fate
     cube: Cube
-    path: tuple[Rule, ...]
+    path: tuple[Rule | PathStep, ...]
     mechanism: Mechanism = Mechanism.NONE
     target: Target | None = None
     shadow: tuple[int, int] | None = None
@@ -43,7 +45,7 @@ class Outcome:
     turn: Turn = Turn.FIRST  # which packet of the connection
 
     @property
-    def taken(self) -> tuple[Rule, ...]:
+    def taken(self) -> tuple[Rule | PathStep, ...]:
         """The part of the path by which it had been sent elsewhere before this decides; empty when it had not."""
         turned = self.packet.turned if self.packet is not None else None
         return turned.path if turned is not None else ()

@@ -14,6 +14,7 @@ from enum import Enum
 from k3swatch.evaluate.cells import Byte, Cells, little
 from k3swatch.evaluate.cube import Kind, Var
 from k3swatch.evaluate.ranges import Ranges, normal, subtract
+from k3swatch.model.finding import PathStep
 from k3swatch.model.port import Address, Host, family_of
 from k3swatch.model.ruleset import Rule
 from k3swatch.model.words import Family, Mechanism, Protocol, Vantage
@@ -49,7 +50,7 @@ class Target:
 class Turned:
     """By which rules NAT has sent a connection away from the protected port, and where to."""
 
-    path: tuple[Rule, ...]
+    path: tuple[Rule | PathStep, ...]
     mechanism: Mechanism
     target: Target
 

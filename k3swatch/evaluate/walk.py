@@ -22,8 +22,10 @@ from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import Packet, Scene, Turn
 from k3swatch.evaluate.prefilter import phased, required_ports
 from k3swatch.evaluate.ranges import Ranges, contains, intersect
+from k3swatch.evaluate.routing import Parts
 from k3swatch.model import expr as nft
 from k3swatch.model.expr import Code, Verdict
+from k3swatch.model.finding import PathStep
 from k3swatch.model.port import Host
 from k3swatch.model.ruleset import LEGACY, POSTROUTING, BaseChain, ChainRef, Rule, Ruleset
 from k3swatch.model.words import Family, Mechanism
@@ -109,6 +111,8 @@ class Walk:
         self.backwards = False
         self.hooks: dict[tuple[int, Family, bool], list[BaseChain]] = {}  # base chains in the kernel's order
         self.turn = Turn.FIRST
+        self.parts: Parts = {}  # of the routing tables
+        self.refuses: dict[Family, bool] = {}  # whether routing refuses anybody his answers
         self.phased = (
             False  # a rule was run that may treat a later packet of the client otherwise than the first
         )
@@ -334,7 +338,7 @@ class Walk:
         fate: Fate,
         packet: Packet,
         cube: Cube,
-        path: tuple[Rule, ...],
+        path: tuple[Rule | PathStep, ...],
         mechanism: Mechanism = Mechanism.NONE,
         target: Target | None = None,
         why: str = "",

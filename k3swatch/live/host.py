@@ -11,10 +11,12 @@ from typing import NamedTuple, TypeVar
 
 from k3swatch.clock import Clock
 from k3swatch.decode.host import decode_address, decode_link, decode_socket, listening_port
+from k3swatch.decode.routing import decode_policy, decode_route
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.live.holders import Holders
 from k3swatch.live.programs import Programs
 from k3swatch.model.port import Host, ListeningSocket, ProtectedPort
+from k3swatch.model.routing import REFUSING, Routing
 from k3swatch.model.words import Protocol
 from k3swatch.sources import rtnetlink, sockdiag
 
@@ -33,6 +35,8 @@ class RawHost(NamedTuple):
     tcp: list[bytes] | None
     udp: list[bytes] | None
     unreadable: tuple[str, ...]
+    routes: list[bytes] | None = None
+    rules: list[bytes] | None = None  # of policy routing
 
 
 def read_raw_host() -> RawHost:
@@ -62,6 +66,8 @@ def read_raw_host() -> RawHost:
         read(lambda: sockdiag.sockets(Protocol.TCP.number), "TCP listeners"),
         read(lambda: sockdiag.sockets(Protocol.UDP.number), "UDP sockets"),
         tuple(unreadable),
+        read(rtnetlink.routes, "routes"),
+        read(rtnetlink.policy_rules, "policy rules"),
     )
 
 
@@ -84,12 +90,18 @@ def decode_host(raw: RawHost) -> Host:
     if raw.tcp is not None and raw.udp is not None:
         sockets = decode("TCP listeners", raw.tcp, lambda each: decode_socket(each, Protocol.TCP))
         sockets += decode("UDP sockets", raw.udp, lambda each: decode_socket(each, Protocol.UDP))
+    routing = None  # not looked at where not all of it could be read
+    if raw.routes is not None and raw.rules is not None and len(raw.routes) < MOST:
+        rules = decode("policy rules", raw.rules, decode_policy)
+        routes = decode("routes", raw.routes, decode_route)
+        routing = Routing(tuple(filter(None, rules)), tuple(filter(None, routes)))
     return Host(
         addresses,
         interfaces,
         None if sockets is None else tuple(sockets),
         name=raw.name,
         unreadable=tuple(unreadable),
+        routing=routing,
     )
 
 
@@ -119,16 +131,26 @@ class HostReader:
         return self._last
 
     def moved(self, ports: Sequence[ProtectedPort]) -> bool:
-        """Whether somebody listens, or a program is attached, otherwise than when it was last read: nothing tells
-        us of either. Costs a fraction of `read`; what cannot be read now is left to the next of those.
+        """Whether somebody listens, a program is attached, or a route leads nowhere, otherwise than when it was last
+        read: nothing tells us of these. Costs a fraction of `read`; what cannot be read is left to the next of those.
         """
         last = self._last
         if last is None or last.sockets is None:
             return False
         try:
-            return _listeners(ports) != _essence(last.sockets, ports) or self._programs.moved(last)
+            listeners = _listeners(ports) != _essence(last.sockets, ports)
+            return listeners or self._programs.moved(last) or _rerouted(last)
         except (SourceError, DecodeError, OSError):
             return False
+
+
+def _rerouted(last: Host) -> bool:
+    """Whether other routes lead nowhere than did."""
+    if last.routing is None:
+        return False
+    decoded = {decode_route(raw) for raw in rtnetlink.refusing_routes()}
+    now = {route for route in decoded if route is not None and route.type in REFUSING}
+    return now != {route for route in last.routing.routes if route.type in REFUSING}
 
 
 def _listeners(ports: Sequence[ProtectedPort]) -> set[object]:

@@ -179,4 +179,5 @@ def _raw_host(document: Document) -> RawHost:
 
     unreadable = tuple(str(line) for line in _require(document, "unreadable", list, "host"))
     name = _require(document, "name", str, "host")
-    return RawHost(name, read("addresses"), read("links"), read("tcp"), read("udp"), unreadable)
+    addresses, links, tcp, udp = (read(part) for part in ("addresses", "links", "tcp", "udp"))
+    return RawHost(name, addresses, links, tcp, udp, unreadable, read("routes"), read("rules"))

@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from k3swatch.model.routing import Routing
 from k3swatch.model.words import Family, Protocol
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -138,6 +139,7 @@ class Host:
     name: str = ""
     unreadable: tuple[str, ...] = field(default=())  # what could not be read, one line each
     programs: tuple[Program, ...] = ()  # those that could send a connection elsewhere
+    routing: Routing | None = None  # None: could not be read
 
     def local(self) -> frozenset[Address]:
         """Every address of this host, loopback included."""

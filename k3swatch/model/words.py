@@ -71,11 +71,14 @@ class Mechanism(StrEnum):
     IPVS = "ipvs"
     SOCKET = "socket"
     BPF = "bpf"
+    ROUTE = "route"
     UNEXPLAINED = "unexplained"
     NONE = "none"
 
 
-UNRULED = frozenset({Mechanism.SOCKET, Mechanism.BPF})  # no commit of a rule brings these about
+UNRULED = frozenset(
+    {Mechanism.SOCKET, Mechanism.BPF, Mechanism.ROUTE}
+)  # no commit of a rule brings these about
 
 
 class Evidence(StrEnum):

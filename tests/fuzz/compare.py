@@ -130,7 +130,8 @@ def asked(walk: Walk, rig: Rig, port: ProtectedPort, dial: Dial) -> Judgement:
         return Judgement(MAYBE, findings=open_ones)
     word = DIVERTED if first.state is State.DIVERTED else BLOCKED
     ways = frozenset(
-        tuple((rule.ref, rule.handle) for rule in end.path[len(end.taken) :]) for end in walk.outcomes
+        tuple((rule.ref, rule.handle) for rule in end.path[len(end.taken) :] if isinstance(rule, Rule))
+        for end in walk.outcomes
     )
     return Judgement(word, first.destination or "", path, open_ones, ways)
 
