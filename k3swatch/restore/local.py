@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from k3swatch.model.finding import Finding, PathStep
-from k3swatch.model.plan import Removal, Step, StepKind
+from k3swatch.model.plan import Kept, Removal, Step, StepKind
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import LEGACY
 from k3swatch.model.words import State
 from k3swatch.restore.api import culprit
 from k3swatch.restore.kinds import Cause
-from k3swatch.restore.owners import by, owner
+from k3swatch.restore.owners import by, owner, words
 from k3swatch.restore.quote import command, joined
 from k3swatch.view.escape import escape
 
@@ -39,6 +39,7 @@ def steps(
     port: ProtectedPort,
     places: Places,
     removals: Sequence[Removal],
+    kept: Sequence[Kept] = (),
 ) -> list[Step]:
     """What to do on this host about one cause."""
     if cause is Cause.SOCKET:
@@ -52,7 +53,13 @@ def steps(
     found: list[Step] = []
     if cause is Cause.CONTAINER:
         found.append(_container(findings, port))
-    lines = [line for each in findings for line in _lines(each, port, places, removals)]
+    left = {each.text for each in kept}
+    spared = [each for each in findings if each.rule and words(each.rule) in left]
+    lines = [line for each in findings if each not in spared for line in _lines(each, port, places, removals)]
+    if spared and cause is not Cause.BLOCKED:
+        found.append(_look(spared))
+        spared = []
+    lines += [line for each in spared for line in _lines(each, port, places, removals)]
     if not lines:
         return found
     if cause is Cause.BLOCKED:
@@ -116,6 +123,19 @@ def _blocked(findings: Sequence[Finding], port: ProtectedPort, lines: Sequence[s
     text = f"Let {port.spec} pass: everybody is refused by this rule, or by a policy."
     if manager:
         text += f" {manager[0]} wrote it and writes it again {manager[1]}: change its configuration."
+    return Step(StepKind.RULES, text, joined(lines))
+
+
+def _look(findings: Sequence[Finding]) -> Step:
+    """What is not a rule of its own: to delete it would take more than the port along."""
+    rules = [each.rule for each in findings if each.rule is not None]
+    lines = [
+        f"{_tool(step)}-save -t {command(step.table)}"
+        if step.family.startswith(f"{LEGACY} ")
+        else command("nft", "-a", "list", "table", step.family, step.table)
+        for step in rules
+    ]
+    text = "What sends the port away is part of a rule about more, or not certain: look, and take out the port alone."
     return Step(StepKind.RULES, text, joined(lines))
 
 

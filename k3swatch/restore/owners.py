@@ -45,3 +45,8 @@ def back(step: PathStep) -> str | None:
 def by(path: Sequence[PathStep], who: str) -> bool:
     """Whether any rule of a path is of `who`."""
     return any(found is not None and found[0] == who for found in map(owner, path))
+
+
+def words(step: PathStep) -> str:
+    """A rule with its place, to name it in what is left alone."""
+    return f"{step.family} {step.table} {step.chain} handle {step.handle}: {step.rule}"

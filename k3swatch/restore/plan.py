@@ -64,7 +64,7 @@ def plan(
             steps += api.talk(verdict.port, host.kubectl, host.kubeconfig, host.ways)
             steps += api.steps(cause, findings, verdict.port, host.kubectl)
             steps += api.pod(findings, host.crictl)
-        steps += local.steps(cause, findings, verdict.port, places, removals)
+        steps += local.steps(cause, findings, verdict.port, places, removals, kept)
     if any(each.state is State.DIVERTED and each.path for each in bad):
         steps.append(_flows(verdict.port))
     if bad:

@@ -19,7 +19,7 @@ from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import SET_ANONYMOUS, SET_INTERVAL, ChainRef, Found, Rule, Ruleset, SetInfo
 from k3swatch.model.words import UNRULED, State
 from k3swatch.restore.kinds import taken
-from k3swatch.restore.owners import back
+from k3swatch.restore.owners import back, words
 
 Hits = Collection[
     tuple[str, str, str, bytes, Found]
@@ -53,7 +53,7 @@ def _of(ruleset: Ruleset, port: ProtectedPort, finding: Finding, hits: Hits) -> 
     if step is None or finding.mechanism in UNRULED:
         return ()
     if not finding.certain:
-        return [Kept(_words(step), f"not certain: {finding.why}")]
+        return [Kept(words(step), f"not certain: {finding.why}")]
     try:
         path = [(each, _rule(ruleset, each)) for each in finding.path]
         exprs = [ruleset.expressions(rule) if rule else () for _, rule in path]
@@ -66,11 +66,11 @@ def _of(ruleset: Ruleset, port: ProtectedPort, finding: Finding, hits: Hits) -> 
     except Interrupted:
         raise
     except (SourceError, DecodeError) as error:
-        return [Kept(_words(step), f"cannot be read: {error}")]
+        return [Kept(words(step), f"cannot be read: {error}")]
     if finding.state is State.BLOCKED:
-        return [Kept(_words(step), "it is about more than this port: let the port pass before it")]
+        return [Kept(words(step), "it is about more than this port: let the port pass before it")]
     if any(map(_shared, exprs)):
-        return [Kept(_words(step), "what sends the port there is part of a rule about other ports, too")]
+        return [Kept(words(step), "what sends the port there is part of a rule about other ports, too")]
     return [_removal(path[-1], wide=True)]
 
 
@@ -156,7 +156,3 @@ def spelled(info: SetInfo, key: bytes) -> str | None:
 def _shared(exprs: Sequence[Expr]) -> bool:
     """Whether a rule asks a map, of which only a part is about the port."""
     return any(isinstance(each, Lookup) and each.dreg is not None for each in exprs)
-
-
-def _words(step: PathStep) -> str:
-    return f"{step.family} {step.table} {step.chain} handle {step.handle}: {step.rule}"

@@ -128,6 +128,22 @@ def talk(connection: socket.socket) -> None:
         connection.recv(1)
 
 
+def test_a_rule_about_other_ports_too_is_left_alone(place: Lab, k3swatch: Run, tmp_path: Path) -> None:
+    """Its map has no name, so no element of it can go: without the rule, port 7443 would be lost as well."""
+    place.host.shell(
+        "nft -f - <<'END'\ntable ip maps {\n chain pre { type nat hook prerouting priority -105;\n"
+        f"  dnat to tcp dport map {{ 6443 : {OTHER}, 7443 : 10.9.9.9 }}\n }}\n"
+        " chain post { type nat hook postrouting priority 100; masquerade; }\n}\nEND"
+    )
+    before = rules(place.host)
+    done = apply(k3swatch, place, tmp_path, status=1)
+    assert (done["file"], done["removed"], done["state"]) == (None, [], "diverted")
+    assert [each["why"] for each in done["kept"]] == [
+        "what sends the port there is part of a rule about other ports, too"
+    ]
+    assert rules(place.host) == before
+
+
 def test_a_connection_that_is_stuck_is_ended(place: Lab, k3swatch: Run, tmp_path: Path) -> None:
     """Opened while the port was taken, it would go on for as long as it lives; it is one connection, no others."""
     service(place)

@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 
 from k3swatch.model.finding import Culprit, Finding, Orphan, PathStep, PortVerdict
-from k3swatch.model.plan import Plan, Removal, StepKind
+from k3swatch.model.plan import Kept, Plan, Removal, StepKind
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.way import Answer, Way
 from k3swatch.model.words import Family, Mechanism, State, Vantage
 from k3swatch.restore import plan
 from k3swatch.restore.local import Place
+from k3swatch.restore.owners import words
 from k3swatch.restore.plan import Host
 from k3swatch.restore.quote import named, quote
 from k3swatch.view import restore as view
@@ -193,6 +194,15 @@ def test_it_is_the_rule_that_asks_for_the_port_that_goes() -> None:
     assert commands(made, StepKind.RULES) == [
         "iptables-nft -t nat -D KUBE-SERVICES -d 192.168.1.233/32 -j KUBE-EXT-X"
     ]
+
+
+def test_what_is_part_of_a_rule_about_more_is_looked_at_not_deleted() -> None:
+    one = finding(step("PREROUTING", 4, "dnat to tcp dport map { 6443 : 10.0.0.1, 443 : 10.0.0.2 }"))
+    assert one.rule is not None
+    kept = (Kept(words(one.rule), "part of a rule about other ports, too"),)
+    made = plan(PortVerdict(PORT, (one,)), HOST, {}, (), kept)
+    assert commands(made, StepKind.RULES) == ["nft -a list table ip nat"]
+    assert made.kept == kept
 
 
 def test_a_legacy_rule_without_known_words_is_looked_at_first() -> None:
