@@ -31,6 +31,12 @@ _ACTIONS = {
     "u32": 7,
 }
 
+_REWRITING = frozenset({"nat", "pedit", "ct", "tunnel_key", "mpls", "ife", "skbmod"})
+# struct tc_gact, struct tc_mirred: index, capab, action, refcnt, bindcnt; and of mirred eaction, ifindex
+_PARMS = {"gact": (2, 20), "mirred": (2, 28)}  # TCA_GACT_PARMS, TCA_MIRRED_PARMS, and their length
+_PASSING = frozenset({-1, 0, 1, 3})  # TC_ACT_UNSPEC, OK, RECLASSIFY, PIPE
+_REDIRECTING = frozenset({1, 3})  # TCA_EGRESS_REDIR, TCA_INGRESS_REDIR
+
 # type, id, tag, lengths and instructions, load time, user, maps, name: struct bpf_prog_info
 _INFO = struct.Struct("=II8s32xI12x16s")
 
@@ -59,7 +65,10 @@ def decode_qdisc(raw: bytes) -> tuple[int, str]:
 
 
 def decode_filter(raw: bytes) -> list[Info]:
-    """The BPF programs of one tc filter: the classifier itself, or actions of any classifier."""
+    """The BPF programs of one tc filter: the classifier itself, or actions of any classifier.
+
+    An action that is no BPF and takes, changes or drops packets is among them, with id 0 and its kind as its name.
+    """
     _, attributes = _tc(raw, _RTM_NEWTFILTER, "filter")
     kind = display(attributes.raw(_TCA_KIND))
     if _TCA_OPTIONS not in attributes:
@@ -72,11 +81,27 @@ def decode_filter(raw: bytes) -> list[Info]:
     if place is not None and place in options:
         for _, inside in walk(options.raw(place), f"{kind} actions"):
             action = Attributes(inside, f"{kind} action")
-            if _TCA_ACT_KIND in action and display(action.raw(_TCA_ACT_KIND)) == "bpf":
+            called = display(action.raw_or_empty(_TCA_ACT_KIND))
+            if _takes(called, action):
+                found.append(Info(0, called, "", None))
+            elif called == "bpf":
                 known = action.nested(_TCA_ACT_OPTIONS, "bpf")
                 if _TCA_ACT_BPF_ID in known:
                     found.append(_info(known, _TCA_ACT_BPF_ID, _TCA_ACT_BPF_NAME, _TCA_ACT_BPF_TAG))
     return found
+
+
+def _takes(kind: str, action: Attributes) -> bool:
+    """Whether an action does more to some packets than to look at them."""
+    parms, size = _PARMS.get(kind, (0, 0))
+    if not size:
+        return kind in _REWRITING
+    values = action.nested(_TCA_ACT_OPTIONS, kind).raw_or_empty(parms) if _TCA_ACT_OPTIONS in action else b""
+    if len(values) < size:
+        return True
+    if kind == "gact":
+        return int(struct.unpack_from("=i", values, 8)[0]) not in _PASSING
+    return int(struct.unpack_from("=i", values, 20)[0]) in _REDIRECTING
 
 
 def _info(attributes: Attributes, number: int, name: int, tag: int) -> Info:

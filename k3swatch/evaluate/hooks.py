@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from k3swatch.evaluate.mapping import unknown_source
+from k3swatch.evaluate.mapping import redirected, unknown_source
 from k3swatch.evaluate.outcome import Fate, Outcome, Target, Turned
 from k3swatch.evaluate.packet import NAT_DST, NAT_SRC, Packet, Scene, Turn, is_local
 from k3swatch.evaluate.walk import States, Walk, add, merged
@@ -152,10 +152,15 @@ def _after_nat(walk: Walk, scene: Scene, states: States, begin: int, dport: int)
             packet = replace(packet, shadow=None)
         else:
             packet = packet.mapped(target.low, target.port_low)
-        if not _own(scene, target, dport):
-            turned = Turned(outcome.path, outcome.mechanism, target)
-            packet = replace(packet, turned=turned)
-        add(states, packet, (outcome.cube,))
+        if _own(scene, target, dport):
+            add(states, packet, (outcome.cube,))
+            continue
+        packet = replace(packet, turned=Turned(outcome.path, outcome.mechanism, target))
+        if outcome.mechanism is Mechanism.REDIRECT:
+            for address, cube in redirected(scene, packet.daddr, outcome.cube):
+                add(states, replace(packet, daddr=address), (cube,))
+        else:
+            add(states, packet, (outcome.cube,))
     return merged(states), len(walk.outcomes)
 
 

@@ -10,7 +10,7 @@ import ipaddress
 from dataclasses import replace
 
 from k3swatch.evaluate.cells import Byte, Cells, known
-from k3swatch.evaluate.cube import Box, Kind, Var
+from k3swatch.evaluate.cube import Box, Cube, Kind, Var
 from k3swatch.evaluate.header import SADDR, environment
 from k3swatch.evaluate.machine import Context, Path, ended, rewrite
 from k3swatch.evaluate.outcome import Target
@@ -195,6 +195,25 @@ def redirect_to(context: Context, path: Path, ports: Ports, flags: int = 0) -> l
     return ways
 
 
+def redirected(scene: Scene, address: bytes, cube: Cube) -> list[tuple[bytes, Cube]]:
+    """Where a redirect that is told with one `address` really ends: at that of the interface a packet comes by."""
+    if scene.vantage is Vantage.LOCAL or scene.iif is None:
+        return [(address, cube)]
+    found: list[tuple[bytes, Cube]] = []
+    cubes = [cube]
+    for interface in scene.host.interfaces:
+        own = _first_address(scene, interface.index)
+        if own is None or own == address:
+            continue
+        rest: list[Cube] = []
+        for each in cubes:
+            inside, outside = each.split([(scene.iif, ((interface.index, interface.index),))])
+            rest.extend(outside)
+            found += [(own, inside)] if inside is not None else []
+        cubes = rest
+    return [*found, *((address, each) for each in cubes)]
+
+
 def redirect_address(context: Context, daddr: bytes) -> bytes:
     """The address a redirect ends at, when it comes by the interface that has the dialled one."""
     if context.scene.vantage is Vantage.LOCAL:
@@ -205,8 +224,12 @@ def redirect_address(context: Context, daddr: bytes) -> bytes:
 
 def interface_address(context: Context, index: int) -> bytes | None:
     """The first address of an interface that a packet from outside may be sent to."""
-    family = context.scene.family
-    for entry in context.scene.host.addresses:
+    return _first_address(context.scene, index)
+
+
+def _first_address(scene: Scene, index: int) -> bytes | None:
+    family = scene.family
+    for entry in scene.host.addresses:
         scoped = entry.address.is_link_local and family is Family.IP6
         usable = not scoped and not entry.address.is_loopback
         if entry.interface == index and family_of(entry.address) is family and usable:

@@ -1,4 +1,5 @@
-"""BPF programs attached where they can send a connection elsewhere: they cannot be read, so the answer is unknown.
+"""BPF programs, and tc's own actions, attached where they can send a connection elsewhere: they cannot be read, so the
+answer is unknown.
 
 Which ways in each hook can touch follows the places the kernel calls it from: sk_lookup before any listener is
 looked up, connect and sendmsg when a process of the control group dials, XDP and tc when a packet comes in on the
@@ -17,6 +18,8 @@ from k3swatch.model.words import Evidence, Family, Mechanism, Protocol, State, V
 MOST = 32  # programs that are told of; a host has a handful
 WHY = "a BPF program is attached that can send connections elsewhere; what it does cannot be read"
 
+_ACTION = "a tc action is attached that takes, changes or drops packets; which ones cannot be read"
+
 _DIALLING = {"connect4": Family.IP, "connect6": Family.IP6, "sendmsg4": Family.IP, "sendmsg6": Family.IP6}
 Way = tuple[Vantage, str]
 
@@ -28,7 +31,7 @@ def attached(host: Host, port: ProtectedPort, ways: Sequence[Way]) -> Iterator[F
             if _touches(host, port, program, vantage, text):
                 yield Finding(
                     State.UNKNOWN,
-                    Mechanism.BPF,
+                    Mechanism.BPF if program.id else Mechanism.NONE,
                     vantage,
                     family_of(ipaddress.ip_address(text)),
                     (text,),
@@ -36,7 +39,7 @@ def attached(host: Host, port: ProtectedPort, ways: Sequence[Way]) -> Iterator[F
                     certain=False,
                     evidence=frozenset({Evidence.RULE}),
                     path=(_step(program),),
-                    why=WHY,
+                    why=WHY if program.id else _ACTION,
                 )
 
 
@@ -68,4 +71,6 @@ def _step(program: Program) -> PathStep:
     rule = program.name or "unnamed"
     if facts:
         rule += f" ({', '.join(facts)})"
+    if not program.id:
+        return PathStep("tc", program.hook, program.place, 0, rule)
     return PathStep("bpf", program.hook, program.place, program.id, rule)

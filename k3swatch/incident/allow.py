@@ -8,7 +8,7 @@ from dataclasses import replace
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.glob import glob
 from k3swatch.model.port import Allow, Network, ProtectedPort
-from k3swatch.model.words import Mechanism, State
+from k3swatch.model.words import State
 
 
 def _inside(destination: str | None, network: Network) -> bool:
@@ -25,9 +25,13 @@ def _inside(destination: str | None, network: Network) -> bool:
 def _program(pattern: str, finding: Finding) -> bool:
     """Whether it is a BPF program, attached where the pattern says (`tc ingress eth0`) or called so."""
     step = finding.rule
-    if step is None or finding.mechanism is not Mechanism.BPF:
+    if step is None or not _attached(finding):
         return False
     return glob(pattern, f"{step.table} {step.chain}".rstrip()) or glob(pattern, step.rule.partition(" ")[0])
+
+
+def _attached(finding: Finding) -> bool:
+    return finding.rule is not None and finding.rule.family in ("bpf", "tc")
 
 
 def _applies(allow: Allow, finding: Finding) -> bool:
@@ -47,7 +51,7 @@ def _applies(allow: Allow, finding: Finding) -> bool:
 
 def allowed(port: ProtectedPort, finding: Finding) -> bool:
     """Whether `finding` is a diversion that the operator declared good. Only a diversion can be, and a BPF program."""
-    known = finding.state is State.DIVERTED or finding.mechanism is Mechanism.BPF
+    known = finding.state is State.DIVERTED or _attached(finding)
     return known and any(_applies(allow, finding) for allow in port.allow)
 
 

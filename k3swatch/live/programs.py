@@ -71,7 +71,7 @@ class Programs:
         infos = {}
         for program in programs:
             info = self._infos.get(program.id)
-            if info is None and (raw := bpfobjects.info(program.id)) is not None:
+            if info is None and program.id and (raw := bpfobjects.info(program.id)) is not None:
                 info = decode_info(raw)
             if info is not None:
                 infos[program.id] = info

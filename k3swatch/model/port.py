@@ -114,6 +114,8 @@ class ListeningSocket:
 class Program:
     """A BPF program attached where it can send a connection elsewhere. What it does cannot be read.
 
+    An action of tc that is no BPF has the `id` 0 and its kind (`mirred`, `nat`) as its name.
+
     `hook`: `sk_lookup`, `connect4`, `connect6`, `sendmsg4`, `sendmsg6`, `xdp`, `tc ingress`, `tcx egress`, ...
     `place`: the interface's name, the cgroup's path, or `netns`: the network namespace itself.
     """

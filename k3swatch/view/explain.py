@@ -19,7 +19,7 @@ from k3swatch.view.who import receiver, sure, taken_by
 
 HEIGHT = 23  # the prompt takes the last line
 _BLIND_TOOLS = "ss, lsof and netstat cannot show this: rules act before any socket is asked."
-_KINDS = {"socket": "listening sockets,", "bpf": "BPF program,", "route": "routing,"}
+_KINDS = {"socket": "listening sockets,", "bpf": "BPF program,", "tc": "tc action,", "route": "routing,"}
 _FROM = {Vantage.EXTERNAL: "from outside", Vantage.LOCAL: "from this host"}
 
 

@@ -323,6 +323,31 @@ def test_programs_on_an_interface(
     assert check(module_lab.host)[1]["state"] == "delivered"
 
 
+@pytest.mark.parametrize(
+    ("act", "answer", "state"), [("redirect", "timeout", "unknown"), ("mirror", "K3S-APISERVER", "delivered")]
+)
+def test_tc_actions_that_are_no_bpf(
+    module_lab: Lab, check: Callable[..., tuple[int, dict[str, Any]]], act: str, answer: str, state: str
+) -> None:
+    """What takes packets away is told; a copy is nobody's hijack."""
+    module_lab.reset()
+    matching = "protocol ip u32 match ip dport 6443 0xffff action mirred egress"
+    module_lab.host.shell(
+        "ip link add elsewhere type veth peer name nowhere\nip link set elsewhere up\ntc qdisc add dev eth0 ingress\n"
+        f"tc filter add dev eth0 parent ffff: {matching} {act} dev elsewhere"
+    )
+    try:
+        assert dial(module_lab, HOST) == answer
+        _, report = check(module_lab.host)
+    finally:
+        module_lab.host.shell("tc qdisc del dev eth0 ingress\nip link del elsewhere")
+    assert report["state"] == state
+    steps = [step for f in report["ports"][0]["findings"] for step in f["path"]]
+    told = {(step["family"], step["table"], step["chain"], step["rule"]) for step in steps}
+    assert told == ({("tc", "tc ingress", "eth0", "mirred")} if state == "unknown" else set())
+    assert check(module_lab.host)[1]["state"] == "delivered"
+
+
 def dial(on: Lab, address: str) -> str:
     from k3swatch.demo.apiserver import who_answers
 

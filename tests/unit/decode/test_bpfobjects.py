@@ -41,7 +41,7 @@ def test_prog_info() -> None:
 def test_classifier_and_action() -> None:
     own = bpf_filter(name(7, "cls"), nla(10, TAG), u32(11, 5))
     assert decode_filter(own) == [Info(5, "cls", TAG.hex(), None)]
-    acting = nla(2, action("gact") + action("bpf", name(6, "act"), nla(8, TAG), u32(9, 6)))
+    acting = nla(2, action("skbedit") + action("bpf", name(6, "act"), nla(8, TAG), u32(9, 6)))
     assert decode_filter(bpf_filter(acting, kind="matchall")) == [Info(6, "act", TAG.hex(), None)]
 
 
@@ -87,3 +87,24 @@ def test_socket_with_its_control_group() -> None:
     assert listening_port(raw) == 6443
     assert listening_port(raw[:20]) == 0
     assert decode_socket(nlmsg(20, body), Protocol.TCP).cgroup == 0
+
+
+def parms(*numbers: int) -> bytes:
+    return nla(2, struct.pack(f"={len(numbers)}i", *numbers))
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        pytest.param(action("mirred", parms(1, 0, 4, 1, 1, 1, 3)), True, id="redirect"),
+        pytest.param(action("mirred", parms(1, 0, 3, 1, 1, 2, 3)), False, id="mirror"),
+        pytest.param(action("gact", parms(1, 0, 2, 1, 1)), True, id="drop"),
+        pytest.param(action("gact", parms(1, 0, 0, 1, 1)), False, id="pass"),
+        pytest.param(action("nat"), True, id="nat"),
+        pytest.param(action("mirred"), True, id="what it does is not said"),
+        pytest.param(action("police"), False, id="police"),
+    ],
+)
+def test_actions_that_are_no_bpf(made: bytes, told: bool) -> None:
+    (kind,) = {each for each in ("mirred", "gact", "nat", "police") if each.encode() in made}
+    assert decode_filter(bpf_filter(nla(7, made), kind="u32")) == ([Info(0, kind, "", None)] if told else [])

@@ -164,6 +164,16 @@ def test_a_redirect_meets_the_input_chain_at_its_new_port() -> None:
     assert states == {State.BLOCKED}
 
 
+def test_a_redirect_goes_on_to_the_address_of_its_interface() -> None:
+    shut: Base = ("filter", INPUT, 0, [[*daddr("192.168.1.233"), *dport(8443), *DROP]])
+    redirect: list[Expr] = [*dport(6443), Immediate(1, (8443).to_bytes(2)), Redir(1, 1)]
+    findings = found(ruleset(("nat", PREROUTING, -100, [redirect]), shut))
+    assert {(f.state, f.conditions) for f in findings} == {
+        (State.BLOCKED, ("on interface eth0",)),
+        (State.DIVERTED, ("on interface cni0",)),
+    }
+
+
 def test_what_this_host_dials_is_refused_on_its_way_out() -> None:
     nat: Base = ("nat", OUTPUT, -100, [AWAY])
     for hook in (OUTPUT, POSTROUTING):

@@ -101,3 +101,15 @@ def test_a_known_program_can_be_allowed(pattern: str) -> None:
 def test_nothing_else_allows_it(allow: Allow) -> None:
     port = replace(API, allow=(allow,))
     assert without_allowed(on(Program("xdp", "eth0", 1, interface=ETH0), port=port)).state is State.UNKNOWN
+
+
+def test_an_action_that_is_no_bpf() -> None:
+    verdict = on(Program("tc ingress", "eth0", 0, "mirred", interface=ETH0))
+    assert {(f.state, f.mechanism) for f in verdict.findings} == {(State.UNKNOWN, Mechanism.NONE)}
+    (step,) = verdict.findings[0].path
+    assert (step.family, step.table, step.chain, step.rule) == ("tc", "tc ingress", "eth0", "mirred")
+    allowed = ProtectedPort("api", 6443, allow=(Allow(program="tc ingress eth0"),))
+    assert (
+        without_allowed(on(Program("tc ingress", "eth0", 0, "mirred", interface=ETH0), port=allowed)).findings
+        == ()
+    )
