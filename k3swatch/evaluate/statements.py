@@ -48,11 +48,11 @@ def meta_set(context: Context, expr: MetaSet, path: Path) -> list[Path]:
 
 
 def ct_set(context: Context, expr: CtSet, path: Path) -> list[Path]:
-    """nft_ct_set_eval: without a connection only its zone can be chosen."""
+    """nft_ct_set_eval, nft_ct_set_zone_eval: without a connection only its zone can be chosen, and there will be one."""
     if expr.key == 3 and has_connection(context.scene, path.packet):
         return with_mark(path, path.read(expr.sreg, 4), conntrack=True)
-    if expr.key == 17:
-        path.packet = replace(path.packet, zone=path.read(expr.sreg, 2))
+    if expr.key == 17 and context.scene.priority < RAW_CONNTRACK:
+        path.packet = replace(path.packet, zone=path.read(expr.sreg, 2), tracked=True)
     return [path]
 
 

@@ -9,9 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 from fuzz.campaign import RATE, Tally, campaign
+from fuzz.mutants import MUTANTS, noticed
+from fuzz.rig import Rig
+from k3swatch.demo.lab import wired
 from k3swatch.errors import K3swatchError
 
 CASES = Path(__file__).resolve().parents[1] / "netns" / "cases" / "found"
@@ -23,10 +27,13 @@ def main() -> int:
     parser.add_argument("-n", "--connections", type=int, default=10_000, help="stop after so many")
     parser.add_argument("--seed", default=f"{int(time.time())}-", help="what every case's seed begins with")
     parser.add_argument("--cases", type=Path, default=CASES, help="where case files go")
+    parser.add_argument("--mutants", action="store_true", help="is every mistake in `mutants` noticed?")
     args = parser.parse_args()
     if os.geteuid() != 0:
         print("fuzz-kernel: network namespaces need root", file=sys.stderr)
         return 1
+    if args.mutants:
+        return _mutants(args)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     begin, tally, status = time.monotonic(), Tally(), 0
     print(f"seeds {args.seed}0, {args.seed}1, ...", flush=True)
@@ -47,6 +54,20 @@ def main() -> int:
     if tally.rate > RATE:
         print(f"maybe must stay below {RATE:.0%}")
     return status or int(bool(tally.disagreements) or tally.rate > RATE)
+
+
+def _mutants(args: argparse.Namespace) -> int:
+    """Break the evaluator in every way, and see whether that is noticed."""
+    alive = dict.fromkeys(MUTANTS)
+    with wired() as spaces, closing(Rig(spaces)) as rig:
+        print(f"{'mistake':<40} rulesets connections  noticed by")
+        seeds = islice(_seeds(args.seed), args.connections // 8)
+        for name, rulesets, connections, complaint in noticed(rig, MUTANTS, seeds):
+            alive.pop(name)
+            print(f"{name:<40} {rulesets:>8} {connections:>11}  {complaint[:70]}", flush=True)
+    for name in alive:
+        print(f"{name:<40} not noticed")
+    return int(bool(alive))
 
 
 def _seeds(begin: str) -> Iterator[str]:

@@ -153,9 +153,10 @@ def exactly(rig: Rig, dial: Dial, seen: Seen, said: Judgement) -> str:
     if where not in NOBODY:
         if is_delivered(where, dial.port):
             return "FALSE ALARM"
-        mechanism = said.findings[0].mechanism
+        # which of the host's addresses it is depends on the interface, or is the one that was dialled
+        own = said.findings[0].mechanism in (Mechanism.REDIRECT, Mechanism.TPROXY)
         alike = place.rpartition(":")[2] == said.destination.rpartition(":")[2]
-        if place != said.destination and not (mechanism is Mechanism.REDIRECT and alike):
+        if place != said.destination and not (own and alike):
             return "WRONG DESTINATION"
     return _same_path("diverts", said, mapped)
 
@@ -196,9 +197,11 @@ def _same_path(verb: str, said: Judgement, traced: tuple[Place, ...]) -> str:
 
 
 def mapping(rig: Rig, steps: Sequence[Step]) -> tuple[Place, ...]:
-    """The path to the rule that set the destination: the first NAT statement that was accepted."""
+    """The path to the rule that set the destination: the first NAT statement that was accepted, or that gave the packet
+    to a socket (which is no verdict).
+    """
     for step in steps:
-        if step.code == Code.ACCEPT and step.handle and step.ref.table != NAME and _maps(rig, step):
+        if step.handle and step.ref.table != NAME and _maps(rig, step):
             return path_to(steps, step)
     return ()
 
@@ -207,7 +210,11 @@ def _maps(rig: Rig, step: Step) -> bool:
     rules: Sequence[Rule] = rig.ruleset.rules(step.ref)
     rule = next(rule for rule in rules if rule.handle == step.handle)
     for expr in rig.ruleset.expressions(rule):
-        if isinstance(expr, Redir | Tproxy) or (isinstance(expr, Nat) and expr.type == 1):
+        if isinstance(expr, Tproxy):
+            return True
+        if step.code != Code.ACCEPT:
+            continue
+        if isinstance(expr, Redir) or (isinstance(expr, Nat) and expr.type == 1):
             return True
         if isinstance(expr, XtTarget) and isinstance(expr.spec, xt.NatRange):
             return expr.spec.target not in ("SNAT", "MASQUERADE")

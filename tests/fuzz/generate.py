@@ -16,6 +16,7 @@ from fuzz.ruleset import Ruleset, Table, ties
 from fuzz.xt import Xtables
 
 CONNECTIONS = (6, 9)  # a ruleset
+THEMES = ("marks", "states", "sources", "jumps", "interfaces")  # what a ruleset may have more of than others
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,16 @@ def case(seed: str) -> Case:
     """The case of this seed."""
     rng = random.Random(seed)
     beyond: set[str] = set()
-    chance = rng.random() < 0.12
+    wild = rng.choice(("chance", "environment", "dynamic")) if rng.random() < 0.2 else ""
     tied = rng.random() < 0.1
+    theme = rng.choice(("", "", "", *THEMES))
     families = rng.choice(((V4,), (V4,), (V6,), (V4, V6)))
     parts: list[list[Table]] = []
     if rng.random() < 0.6:
-        xtables = Xtables(rng, beyond, chance)
+        xtables = Xtables(rng, beyond, wild, theme)
         parts += [xtables.tables(places) for places in families if rng.random() < 0.9]
     if not parts or rng.random() < 0.7:
-        native = Native(rng, beyond, chance)
+        native = Native(rng, beyond, wild, theme)
         pool = [n for n in range(-155, -55, 5) if n != -100] if not tied else [-100, -100, -90, -110]
         priorities = rng.sample(pool * 4 if tied else pool, 14)
         for name in ("one", "two")[: rng.choice((1, 1, 1, 2))]:

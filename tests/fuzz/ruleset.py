@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 # where iptables hangs its tables: <linux/netfilter_ipv4.h>, enum nf_ip_hook_priorities
-PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0}
+PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 NAT_SRC = 100
 
 
@@ -58,13 +58,18 @@ class Table:
     name: str
     chains: tuple[Chain, ...]
     sets: tuple[NamedSet, ...] = ()
+    dormant: bool = False
 
     def text(self) -> str:
         """In the tool's own words."""
         return self._nft() if self.tool == "nft" else self._iptables()
 
     def _nft(self) -> str:
-        lines = [f"table {self.family} {self.name} {{", *map(str, self.sets)]
+        lines = [
+            f"table {self.family} {self.name} {{",
+            *["\tflags dormant"] * self.dormant,
+            *map(str, self.sets),
+        ]
         for chain in self.chains:
             lines.append(f"\tchain {chain.name} {{")
             if chain.hook:
@@ -114,6 +119,8 @@ def ties(tables: tuple[Table, ...]) -> bool:
     nat: set[tuple[str, str, int]] = set()
     others: set[tuple[str, str, int]] = set()
     for table in tables:
+        if table.dormant:
+            continue
         for family in ("ip", "ip6") if table.family == "inet" else (table.family,):
             for chain in filter(lambda each: each.hook, table.chains):
                 known = nat if chain.type == "nat" else others

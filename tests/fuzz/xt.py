@@ -6,6 +6,7 @@ As in `native`, most matches hold for about half of the lab's connections.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from fuzz import switches
 from fuzz.places import Places
@@ -15,7 +16,7 @@ FIRST_ONLY = (
     Rule(("! -p tcp", "-j ACCEPT"), kept=True),
     Rule(("-p tcp ! --tcp-flags SYN,ACK SYN", "-j ACCEPT"), kept=True),
 )
-HOOKS = {"PREROUTING": "prerouting", "OUTPUT": "output", "INPUT": "input"}
+HOOKS = {name.upper(): name for name in ("prerouting", "output", "input", "forward", "postrouting")}
 PORTS = (
     "-p tcp --dport 22", "-p tcp --dport 6000:7000", "-p tcp --dport 1:6442", "-p tcp ! --dport 6443",
     "-p tcp ! --dport 22", "-p tcp -m multiport --dports 22,6443", "-p tcp -m multiport ! --dports 80,443",
@@ -24,22 +25,42 @@ PORTS = (
     "-p udp --dport 6443", "-p tcp --tcp-flags SYN,RST SYN --dport 6443", "-p tcp ! --sport 22 --dport 6443:",
     "-p tcp -m multiport --sports 32768:60999",
 )  # fmt: skip
+UNFORESEEN = {
+    "chance": (
+        "-m statistic --mode random --probability 0.5", "-m statistic --mode nth --every 2 --packet 0",
+    ),
+    "dynamic": (
+        "-m limit --limit 2/sec", "-m recent --name r --set", "-m recent --name r --rcheck",
+        "-m connlimit --connlimit-above 20",
+        "-m hashlimit --hashlimit-upto 2/sec --hashlimit-name h --hashlimit-mode srcip", "-m quota --quota 100000",
+    ),
+    "environment": (
+        "-m length --length 0:2000", "-m dscp --dscp 0", "-m dscp ! --dscp 0", "-m time --timestart 00:00",
+        "-m cpu --cpu 0",
+        "-m u32 --u32 0x0=0x0", "-m string --algo bm --string x", "-m tcp --tcp-option 2", "-m socket",
+    ),
+}  # fmt: skip
 OWN = ("A", "B")  # chains of a table's own: A may go to B
 
 
 class Xtables:
     """Makes the iptables tables of one ruleset; what is `beyond` knowing gathers on the way."""
 
-    def __init__(self, rng: random.Random, beyond: set[str], chance: bool) -> None:
-        self.rng, self.beyond, self.chance = rng, beyond, chance
+    def __init__(self, rng: random.Random, beyond: set[str], wild: str, theme: str) -> None:
+        self.rng, self.beyond, self.wild, self.theme = rng, beyond, wild, theme
 
     def tables(self, p: Places) -> list[Table]:
         """nat, and some of the others."""
         rng = self.rng
         made = [self._table(p, "nat", ("PREROUTING", "OUTPUT"), 4)]
-        if rng.random() < 0.45:
+        if rng.random() < (0.9 if self.theme == "sources" else 0.08):
+            made[0] = replace(made[0], chains=(*made[0].chains, self._source_nat(p)))
+        if rng.random() < (0.95 if self.theme == "marks" else 0.4):
             made.append(self._table(p, "mangle", ("PREROUTING", "OUTPUT"), 2))
-        if rng.random() < 0.3:
+        elif rng.random() < 0.12:
+            hook = rng.choice(("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING", "FORWARD"))
+            made.append(self._table(p, "mangle", (hook,), 3, refuses=True))
+        if rng.random() < (0.8 if self.theme in ("sources", "states") else 0.3):
             made.append(
                 self._table(p, "filter", (rng.choice(("INPUT", "INPUT", "OUTPUT")),), 4, refuses=True)
             )
@@ -63,6 +84,14 @@ class Xtables:
                 )
             )  # fmt: skip
         return Table(p.tool, p.ip, name, tuple(chains))
+
+    def _source_nat(self, p: Places) -> Chain:
+        hook = self.rng.choice(("POSTROUTING", "POSTROUTING", "INPUT"))
+        ends = ["-j ACCEPT", f"-j SNAT --to-source {p.host}", f"-j SNAT --to-source {p.cni0}"]
+        if hook == "POSTROUTING":
+            ends += ["-j MASQUERADE"] * 2
+        clauses = ("-p tcp", *[self._source(p)] * self.rng.randint(0, 1), self.rng.choice(ends))
+        return Chain(hook, (Rule(clauses),), "nat", HOOKS[hook], 100)
 
     def _untracked(self, p: Places) -> Table:
         """A raw table that keeps some connections from being tracked, all packets of both directions."""
@@ -98,9 +127,9 @@ class Xtables:
         clauses = ["-p tcp --dport 6443" if rng.random() < 0.6 else rng.choice(PORTS)]
         if rng.random() < 0.45:
             clauses.append(self._destination(p))
-        if rng.random() < 0.35:
+        if rng.random() < (0.7 if self.theme == "sources" else 0.35):
             clauses.append(self._source(p))
-        if chain == "PREROUTING" and rng.random() < 0.3:
+        if chain == "PREROUTING" and rng.random() < (0.7 if self.theme == "interfaces" else 0.3):
             clauses.append(rng.choice(("-i eth0", "! -i cni0", "-i lo", "-i cn+", "! -i e+")))
         if chain == "OUTPUT" and rng.random() < 0.3:
             owner = "-m owner --uid-owner"
@@ -108,14 +137,11 @@ class Xtables:
                 "-o lo", "! -o lo", "-o eth0", f"{owner} 0", f"{owner} 1000", "-m owner ! --uid-owner 0",
                 f"{owner} 0-999",
             )))  # fmt: skip
-        if rng.random() < 0.35:
+        if rng.random() < (0.7 if self.theme in ("marks", "states") else 0.3):
             clauses.append(self._other(p))
-        if self.chance and rng.random() < 0.15:
-            self.beyond.add("chance")
-            clauses.append(rng.choice((
-                "-m statistic --mode random --probability 0.5", "-m statistic --mode nth --every 2 --packet 0",
-                "-m limit --limit 2/sec", "-m recent --name r --set",
-            )))  # fmt: skip
+        if self.wild and rng.random() < 0.15:
+            self.beyond.add(self.wild)
+            clauses.append(rng.choice(UNFORESEEN[self.wild]))
         return clauses
 
     def _destination(self, p: Places) -> str:
@@ -139,7 +165,7 @@ class Xtables:
         ))  # fmt: skip
 
     def _other(self, p: Places) -> str:
-        return self.rng.choice((
+        options = (
             "-m mark --mark 0x10/0x10", "-m mark ! --mark 0x20/0x20", "-m mark --mark 0x0", "-m mark ! --mark 0x10",
             "-m mark --mark 0x30/0x30", "-m connmark --mark 0x10/0x10", "-m connmark ! --mark 0x10",
             "-m conntrack --ctstate NEW", "-m conntrack ! --ctstate NEW", "-m conntrack --ctstate NEW,UNTRACKED",
@@ -148,20 +174,22 @@ class Xtables:
             "-m conntrack --ctdir ORIGINAL", "-m conntrack --ctorigdstport 6443", f"-m conntrack --ctorigdst {p.host}",
             f"-m conntrack ! --ctorigsrc {p.client}", "-m conntrack --ctproto tcp", "-m comment --comment x",
             "-m pkttype --pkt-type unicast", "-m conntrack --ctstatus NONE", "-m pkttype ! --pkt-type broadcast",
-        ))  # fmt: skip
+        )  # fmt: skip
+        wanted = {"marks": "mark", "states": "ct"}.get(self.theme, "")
+        return self.rng.choice([option for option in options if wanted in option])
 
     def target(self, p: Places, table: str, jumps: tuple[str, ...], refuses: bool, tcp: bool) -> str:
         """What a rule does."""
         rng = self.rng
-        if jumps and rng.random() < 0.3:
+        if jumps and rng.random() < (0.45 if self.theme == "jumps" else 0.3):
             return rng.choice([f"{verb} {chain}" for verb in ("-j", "-g") for chain in jumps])
         if rng.random() < 0.12:
             return self._marking()
         if table == "nat":
-            if rng.random() < 0.25:
+            if rng.random() < (0.5 if self.theme == "jumps" else 0.25):
                 return f"-j {rng.choice(('ACCEPT', 'RETURN'))}"
             return f"-j {self._mapping(p)}"
-        if table == "mangle":
+        if table == "mangle" and not refuses:
             return self._marking() if rng.random() < 0.7 else f"-j {rng.choice(('ACCEPT', 'RETURN'))}"
         ends = ["DROP", "DROP", "RETURN", "ACCEPT", "ACCEPT"]
         if table == "filter":
@@ -190,7 +218,7 @@ class Xtables:
             "REDIRECT --to-ports 6443", "REDIRECT", f"{to} :8443", f"{to} {p.to(p.web, '6440-6450')}",
             f"NETMAP --to {p.web}/{prefix}", f"NETMAP --to {p.lan}",
         ]  # fmt: skip
-        if self.chance and rng.random() < 0.2:
+        if self.wild == "chance" and rng.random() < 0.2:
             self.beyond.add("chance")
             return rng.choice((f"{to} {p.to(p.web, '7000-7010')}", f"{to} {p.web} --random"))
         return options[0] if rng.random() < 0.4 else rng.choice(options)

@@ -14,6 +14,10 @@ from contextlib import closing
 import pytest
 from fuzz import campaign
 from fuzz.compare import BLOCKED, DELIVERED, DIVERTED
+from fuzz.mutants import PLAIN, noticed
+from fuzz.rig import Rig
+
+from k3swatch.demo.lab import wired
 
 ONLY = os.environ.get("K3SWATCH_SEED")
 RULESETS = int(os.environ.get("K3SWATCH_RULESETS", "200"))  # of each half
@@ -41,3 +45,12 @@ def test_random_rulesets(half: str, say: Callable[[str], None]) -> None:
     for end in (DELIVERED, DIVERTED, "unanswered"):
         assert tally.ends[end] > tally.connections / 10, f"{text}\ntoo few are {end}"
     assert min(tally.words[word] for word in (DELIVERED, DIVERTED, BLOCKED)) > tally.connections / 10, text
+
+
+@pytest.mark.timeout(300)
+def test_a_broken_evaluator_is_noticed() -> None:
+    """Mistakes that somebody could make; `make fuzz-kernel ARGS=--mutants` tries many more."""
+    with wired() as spaces, closing(Rig(spaces)) as rig:
+        seeds = (f"fixed-{number}" for number in range(80))
+        found = {name for name, *_ in noticed(rig, PLAIN, seeds)}
+    assert found == set(PLAIN)

@@ -154,7 +154,7 @@ class Dialer:
             except OSError:
                 continue  # it was gone before we looked
             with server:
-                host, port = server.getsockname()[:2]
+                host, port = server.getsockname()[0], listener.getsockname()[1]  # tproxy: not the one dialled
                 address = ipaddress.ip_address(host.partition("%")[0])
                 address = getattr(address, "ipv4_mapped", None) or address
                 where = f"[{address}]" if address.version == 6 else f"{address}"

@@ -102,6 +102,15 @@ def test_the_original_address_of_the_other_family_is_not_there(key: int, address
     assert {f.family for f in found(ruleset)} == {Family.IP if key == 20 else Family.IP6}
 
 
+def test_a_zone_makes_a_connection_of_what_was_not_to_be_tracked() -> None:
+    """nft_ct_set_zone_eval: the template takes the place of `untracked`."""
+    zone: list[Expr] = [Immediate(1, b"\1\0"), CtSet(1, 17)]
+    nat = ("nat", PREROUTING, -100, [[*dport(6443), *dnat("10.42.0.244", 6443)]])
+    raw = ("filter", PREROUTING, -300, [[Notrack()]])
+    assert not found(chains(raw, nat))
+    assert found(chains(raw, ("filter", PREROUTING, -290, [zone]), nat))
+
+
 def test_an_identity_mapping_is_no_dnat() -> None:
     ruleset = chains(
         ("nat", PREROUTING, -100, [[*dport(6443), *dnat("192.168.1.233", 6443)]]),
