@@ -48,7 +48,7 @@ def meta_set(context: Context, expr: MetaSet, path: Path) -> list[Path]:
 
 
 def ct_set(context: Context, expr: CtSet, path: Path) -> list[Path]:
-    """nft_ct_set_eval, nft_ct_set_zone_eval: without a connection only its zone can be chosen, and there will be one."""
+    """nft_ct_set_eval, nft_ct_set_zone_eval: without a connection only the zone of one to come can be chosen."""
     if expr.key == 3 and has_connection(context.scene, path.packet):
         return with_mark(path, path.read(expr.sreg, 4), conntrack=True)
     if expr.key == 17 and context.scene.priority < RAW_CONNTRACK:

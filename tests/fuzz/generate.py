@@ -16,7 +16,8 @@ from fuzz.ruleset import Ruleset, Table, ties
 from fuzz.xt import Xtables
 
 CONNECTIONS = (6, 9)  # a ruleset
-THEMES = ("marks", "states", "sources", "jumps", "interfaces")  # what a ruleset may have more of than others
+# what a ruleset may have more of than others
+THEMES = ("marks", "states", "sources", "jumps", "interfaces", "users")
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ class Native(Statements):
             clauses.append(self.address(p, "daddr"))
         if rng.random() < (0.7 if self.theme == "sources" else 0.35):
             clauses.append(self.address(p, "saddr"))
-        if rng.random() < (0.7 if self.theme in ("marks", "states", "interfaces") else 0.35):
+        if rng.random() < (0.7 if self.theme in ("marks", "states", "interfaces", "users") else 0.35):
             clauses.append(self.other(spot))
         udp = "udp" in clauses[0]
         if rng.random() < 0.12 and not udp:

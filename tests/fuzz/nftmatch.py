@@ -128,7 +128,7 @@ class Matches:
     def other(self, spot: Spot) -> str:
         """About interfaces, marks, users, connections."""
         rng = self.rng
-        mark = rng.choice(MARKS)
+        mark = rng.choice(MARKS[:2] if self.theme == "marks" else MARKS)
         options = [
             "iifname eth0", "iifname != cni0", 'iifname "e*"', 'iifname "cn*"', "iifname { eth0, lo }",
             "iifname != { lo, cni0 }", "iif lo", "iif != eth0", "iiftype ether", "iiftype != loopback",
@@ -156,7 +156,7 @@ class Matches:
                 f"ct original {spot.places.ip} daddr {spot.places.host}", f"ct mark & {mark} == 0x0",
                 f"ct original {spot.places.ip} saddr != {spot.places.client}",
             ]  # fmt: skip
-        wanted = {"marks": "mark", "states": "ct ", "interfaces": "if"}.get(self.theme, "")
+        wanted = {"marks": "mark", "states": "ct ", "interfaces": "if", "users": "skuid"}.get(self.theme, "")
         return rng.choice([option for option in options if wanted in option] or options)
 
     def unforeseen(self, spot: Spot) -> str:

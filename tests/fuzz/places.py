@@ -80,6 +80,6 @@ def connections(rng: random.Random, places: Places, count: int) -> list[Dial]:
         port = 8443 if rng.random() < 0.08 else 6443
         local = each.start == "host"
         mark = rng.choice((0x10, 0x20, 0x1)) if local and rng.random() < 0.2 else 0
-        uid = 1000 if local and rng.random() < 0.2 else 0
+        uid = 1000 if local and rng.random() < 0.35 else 0
         chosen.append(Dial(each.start, each.source, each.address, port, mark, uid))
     return chosen

@@ -131,7 +131,7 @@ class Xtables:
             clauses.append(self._source(p))
         if chain == "PREROUTING" and rng.random() < (0.7 if self.theme == "interfaces" else 0.3):
             clauses.append(rng.choice(("-i eth0", "! -i cni0", "-i lo", "-i cn+", "! -i e+")))
-        if chain == "OUTPUT" and rng.random() < 0.3:
+        if chain == "OUTPUT" and rng.random() < (0.7 if self.theme == "users" else 0.3):
             owner = "-m owner --uid-owner"
             clauses.append(rng.choice((
                 "-o lo", "! -o lo", "-o eth0", f"{owner} 0", f"{owner} 1000", "-m owner ! --uid-owner 0",
@@ -199,7 +199,7 @@ class Xtables:
         return f"-j {rng.choice(ends)}"
 
     def _marking(self) -> str:
-        mark = self.rng.choice(("0x10", "0x20", "0x30"))
+        mark = self.rng.choice(("0x10", "0x30") if self.theme == "marks" else ("0x10", "0x20", "0x30"))
         return self.rng.choice((
             f"-j MARK --set-mark {mark}", f"-j MARK --set-xmark {mark}/0x30", f"-j MARK --or-mark {mark}",
             "-j MARK --and-mark 0x10", f"-j MARK --xor-mark {mark}", f"-j MARK --set-xmark 0x0/{mark}",
