@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from support.dialer import Dial
 from support.nftrace import NAME, Step, path_to
 
+from fuzz import switches
+from fuzz.places import V4, V6
 from fuzz.rig import Rig, Seen
 from k3swatch.demo.said import NOBODY
 from k3swatch.errors import DecodeError, Interrupted, SourceError
@@ -86,8 +88,11 @@ def compare(rig: Rig, dials: Sequence[Dial], seen: Sequence[Seen]) -> list[Verdi
             for finding in everybody[dial.port]
             if finding.vantage is vantage and dial.address in finding.addresses and not finding.shadowed
         ]
-        complaint = exactly(rig, dial, what, said) or roughly(
-            dial, what.answer.where, general, "for everybody: "
+        complaint = (
+            ""
+            if _redirected(dial, what, said)
+            else exactly(rig, dial, what, said)
+            or roughly(dial, what.answer.where, general, "for everybody: ")
         )
         found.append(Verdict(dial, what, said, complaint))
     return found
@@ -149,6 +154,8 @@ def exactly(rig: Rig, dial: Dial, seen: Seen, said: Judgement) -> str:
     if said.word == BLOCKED:
         if where not in NOBODY:
             return "FALSE ALARM"
+        if _behind_nat(dial, said):
+            return ""
         return _same_path("refuses", said, refused)
     if where not in NOBODY:
         if is_delivered(where, dial.port):
@@ -159,6 +166,25 @@ def exactly(rig: Rig, dial: Dial, seen: Seen, said: Judgement) -> str:
         if place != said.destination and not (own and alike):
             return "WRONG DESTINATION"
     return _same_path("diverts", said, mapped)
+
+
+def _behind_nat(dial: Dial, said: Judgement) -> bool:
+    """Whether it does not get as far as the rule that is named: see HAIRPIN, LOOPBACK_ELSEWHERE."""
+    to = said.destination.rpartition(":")[0].strip("[]")
+    pods = to.startswith(("10.42.", "fd42:")) and to not in (V4.cni0, V6.cni0)
+    if dial.start == "web" and pods and not switches.HAIRPIN:
+        return True
+    away = pods or to in (V4.other, V6.other)
+    return dial.source in (V4.loopback, V6.loopback) and away and not switches.LOOPBACK_ELSEWHERE
+
+
+def _redirected(dial: Dial, seen: Seen, said: Judgement) -> bool:
+    """Whether it went to another of the host's addresses than the one that was judged: see REDIRECT_ELSEWHERE."""
+    own = dial.address in ((V4.cni0, V6.cni0) if dial.start == "web" else (V4.host, V6.host))
+    address, _, port = said.destination.rpartition(":")
+    here = address.strip("[]") in (V4.host, V6.host, V4.cni0, V6.cni0) and port != str(dial.port)
+    there = seen.answer.where in NOBODY or seen.answer.where.endswith(f":{port}")
+    return said.word == BLOCKED and here and there and not own and not switches.REDIRECT_ELSEWHERE
 
 
 def roughly(dial: Dial, where: str, findings: Sequence[Finding], who: str = "") -> str:

@@ -30,7 +30,7 @@ TRACED = f"flush ruleset\n{nftrace.TABLE}"
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of one connection: who answered, and the rules its first packet met."""
+    """What became of one connection: who answered, and the rules its packets met, of both directions."""
 
     answer: Answer
     steps: tuple[Step, ...]
@@ -79,7 +79,8 @@ class Rig:
         self._forget()
         self._tracer.read()
         answers = self._dialer.dial(dials, patience)
-        traced = self._tracer.read()
+        clients = {(dial.source, answer.source_port) for dial, answer in zip(dials, answers, strict=True)}
+        traced = self._tracer.read(clients)
         return [
             Seen(answer, tuple(traced.get((dial.source, answer.source_port), ())))
             for dial, answer in zip(dials, answers, strict=True)

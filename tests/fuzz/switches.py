@@ -5,3 +5,14 @@ from __future__ import annotations
 # Rules that keep from being tracked only some packets of a connection: the answers are then not translated back, or
 # what follows the first packet is taken for a connection of its own, and translated.
 HALF_TRACKED = False
+
+# A pod's connection sent back to its own bridge: with br_netfilter it is bridged, not forwarded, and what forward and
+# postrouting chains say is not asked. The answer (nobody) is right, the rule that is named is not.
+HAIRPIN = False
+
+# From 127.0.0.1 to another machine: routing fails inside the NAT hook, and later chains are not asked. As above.
+LOOPBACK_ELSEWHERE = False
+
+# A redirect to another port goes to the address of the interface it came by, which is taken to be the one that has the
+# address dialled: input chains that look at the address may be foretold wrongly.
+REDIRECT_ELSEWHERE = False

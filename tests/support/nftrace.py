@@ -3,14 +3,14 @@
 Follows nft_trace_notify (net/netfilter/nf_tables_trace.c). A trace message is of type NFT_MSG_TRACE in the group
 NFNLGRP_NFTRACE; its family is the base chain's table's. The headers of the packet come with the first message of each
 base chain it enters, later ones carry the same id. Only packets whose `nf_trace` bit a rule has set are traced: `TABLE`
-sets it for first packets of TCP connections, before any other chain, and does nothing else.
+sets it for all TCP, before any other chain, and does nothing else.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from k3swatch.decode.attributes import Attributes
@@ -30,26 +30,30 @@ NAME = "k3trace"
 TABLE = f"""table inet {NAME} {{
 	chain pre {{
 		type filter hook prerouting priority -460
-		tcp flags & (syn | ack) == syn meta nftrace set 1
+		meta l4proto tcp meta nftrace set 1
 	}}
 	chain out {{
 		type filter hook output priority -460
-		tcp flags & (syn | ack) == syn meta nftrace set 1
+		meta l4proto tcp meta nftrace set 1
 	}}
 }}
 """
 
-Flow = tuple[str, int]  # the address and port a packet comes from
+Flow = tuple[str, int]  # the address and port of a client
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A rule that a packet met (`handle` 0: the chain's policy, or its end) and the verdict; `chain` of a jump."""
+    """A rule that a packet met (`handle` 0: the chain's policy, or its end) and the verdict; `chain` of a jump.
+
+    `packet` tells the packets of a connection apart: a reject sends its answer before it is done.
+    """
 
     ref: ChainRef
     handle: int
     code: int
     chain: str | None = None
+    packet: int = 0
 
     @property
     def place(self) -> tuple[ChainRef, int]:
@@ -65,21 +69,24 @@ class Tracer:
         with socket.socket(fileno=socket.dup(self._events.fileno())) as same:
             same.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 8 << 20)
 
-    def read(self) -> dict[Flow, list[Step]]:
-        """All that was traced since the last time, by who sent the packet. AssertionError when some was lost."""
+    def read(self, clients: Collection[Flow] = ()) -> dict[Flow, list[Step]]:
+        """All that was traced since the last time of the connections of `clients`, both directions, in order.
+
+        AssertionError when some was lost.
+        """
         messages: list[bytes] = []
         while more := self._events.read():
             messages += more
         assert not self._events.lost, "trace messages were lost"
-        return by_flow(messages)
+        return by_flow(messages, clients)
 
     def close(self) -> None:
         """Hear no more."""
         self._events.close()
 
 
-def by_flow(messages: Iterable[bytes]) -> dict[Flow, list[Step]]:
-    """The steps of every packet, in order."""
+def by_flow(messages: Iterable[bytes], clients: Collection[Flow]) -> dict[Flow, list[Step]]:
+    """The steps of every connection, in order."""
     flows: dict[int, Flow] = {}
     connections: dict[int, Flow] = {}
     found: dict[Flow, list[Step]] = {}
@@ -89,37 +96,46 @@ def by_flow(messages: Iterable[bytes]) -> dict[Flow, list[Step]]:
         number = attributes.be32(_T_ID)
         connection = attributes.be32(_T_CT_ID) if _T_CT_ID in attributes else None
         if _T_NETWORK in attributes and _T_TRANSPORT in attributes:
-            flow = _flow(attributes.raw(_T_NETWORK), attributes.raw(_T_TRANSPORT))
-            # under another address once its source is translated
-            flows[number] = flow if connection is None else connections.setdefault(connection, flow)
+            flows.pop(number, None)
+            for end in _ends(attributes.raw(_T_NETWORK), attributes.raw(_T_TRANSPORT)):
+                if end in clients:
+                    flows[number] = end
+                    connections.setdefault(connection or 0, end)
+            if connection in connections:  # under another address once its source is translated
+                flows[number] = connections[connection]
         if number in flows:
             found.setdefault(flows[number], []).extend(_step(message.family, attributes))
     return found
 
 
-def _flow(network: bytes, transport: bytes) -> Flow:
-    source = network[12:16] if network[0] >> 4 == 4 else network[8:24]
-    return str(ipaddress.ip_address(source)), int.from_bytes(transport[:2])
+def _ends(network: bytes, transport: bytes) -> tuple[Flow, Flow]:
+    four = network[0] >> 4 == 4
+    source, destination = (network[12:16], network[16:20]) if four else (network[8:24], network[24:40])
+    ports = int.from_bytes(transport[:2]), int.from_bytes(transport[2:4])
+    return (str(ipaddress.ip_address(source)), ports[0]), (str(ipaddress.ip_address(destination)), ports[1])
 
 
 def _step(family: str, attributes: Attributes) -> Iterator[Step]:
     ref = ChainRef(family, attributes.text(_T_TABLE), attributes.text(_T_CHAIN))
-    kind = attributes.be32(_T_TYPE)
+    kind, packet = attributes.be32(_T_TYPE), attributes.be32(_T_ID)
     if kind == _POLICY:
-        yield Step(ref, 0, attributes.be32(_T_POLICY))
+        yield Step(ref, 0, attributes.be32(_T_POLICY), packet=packet)
     elif kind == _RETURN:
-        yield Step(ref, 0, Code.RETURN)
+        yield Step(ref, 0, Code.RETURN, packet=packet)
     elif kind == _RULE:
         verdict = attributes.nested(_T_VERDICT, "verdict")
         code = verdict.be32(1)
         code -= (code >> 31) << 32
-        yield Step(ref, attributes.be64(_T_HANDLE, 0), code, verdict.text(2) if 2 in verdict else None)
+        chain = verdict.text(2) if 2 in verdict else None
+        yield Step(ref, attributes.be64(_T_HANDLE, 0), code, chain, packet)
 
 
 def path_to(steps: Iterable[Step], wanted: Step) -> tuple[tuple[ChainRef, int], ...]:
     """The jumps that led to a step, and the step: each rule by its chain and handle."""
     stack: list[Step] = []
     for step in steps:
+        if step.packet != wanted.packet:
+            continue
         while stack and (stack[-1].ref.family, stack[-1].ref.table, stack[-1].chain) != (
             step.ref.family,
             step.ref.table,
