@@ -35,6 +35,10 @@ class Var:
     kind: Kind = field(compare=False)
     words: str = field(compare=False)
 
+    def __hash__(self) -> int:
+        """Of the name alone, whose hash is remembered."""
+        return hash(self.name)
+
 
 def flag(words: str, kind: Kind, identity: str | None = None) -> Var:
     """A yes/no unknown. The same test asked twice gets the same answer: the same is what has the same `identity`,

@@ -77,6 +77,10 @@ class Packet:
     reached: tuple[bytes, int] | None = None  # after the first packet: where the connection ends
     connected: bool = True  # after the first packet: conntrack has a connection for it
 
+    def __hash__(self) -> int:
+        """Of what tells most packets apart and is quickly hashed: a walk has a handful, and asks for it very often."""
+        return hash((self.daddr, self.dport, self.dialled, self.tracked, self.snatted, self.shadow))
+
     def mapped(self, daddr: bytes, dport: int) -> Packet:
         """As NAT sends it on. An identity mapping leaves no trace (IPS_DST_NAT is not set)."""
         there = (self.daddr, self.dport)
