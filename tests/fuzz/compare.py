@@ -170,11 +170,14 @@ def exactly(rig: Rig, dial: Dial, seen: Seen, said: Judgement) -> str:
 
 def _behind_nat(dial: Dial, said: Judgement) -> bool:
     """Whether it does not get as far as the rule that is named: see HAIRPIN, LOOPBACK_ELSEWHERE."""
-    to = said.destination.rpartition(":")[0].strip("[]")
+    to, _, port = said.destination.rpartition(":")
+    to = to.strip("[]")
     pods = to.startswith(("10.42.", "fd42:")) and to not in (V4.cni0, V6.cni0)
     if dial.start == "web" and pods and not switches.HAIRPIN:
         return True
     away = pods or to in (V4.other, V6.other)
+    if away and (to not in (V4.other, V6.other, V4.web, V6.web) or port != "6443"):
+        return True  # nobody is there whose answers could be refused
     return dial.source in (V4.loopback, V6.loopback) and away and not switches.LOOPBACK_ELSEWHERE
 
 

@@ -104,6 +104,8 @@ class Native(Statements):
             at = self.rng.randint(0, len(rules))
             rules[at:at] = self._long_list(nat, place())
         first = FIRST_ONLY if not nat else ()
+        if first and self.rng.random() < 0.5:  # answers, and what follows, are refused, too
+            first = FIRST_ONLY[:1]
         return Chain(name or hook, (*first, *rules), kind, hook, priority, policy)
 
     def _source_nat(self, p: Places, hook: str) -> Chain:

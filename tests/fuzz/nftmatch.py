@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from fuzz import switches
 from fuzz.places import Places
 from fuzz.ruleset import NamedSet
 
@@ -142,7 +143,7 @@ class Matches:
             options += ["meta skuid 0", "meta skuid 1000", "meta skuid != 0", "meta skuid { 0, 65534 }"] * 2
         if spot.hook in ("prerouting", "input"):
             options += ["fib daddr . iif type local", "fib daddr . iif type != local"]
-        if spot.hook in ("output", "any"):
+        if spot.hook == "output" or (spot.hook == "any" and switches.SOCKET_AT_INPUT):
             options += ["meta skuid 0-999", "meta skuid != root"]
         state = rng.choice(("new", "established", "new, established", "untracked", "invalid", "related"))
         options += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Rules that keep from being tracked only some packets of a connection: the answers are then not translated back, or
 # what follows the first packet is taken for a connection of its own, and translated.
-HALF_TRACKED = False
+HALF_TRACKED = True
 
 # A pod's connection sent back to its own bridge: with br_netfilter it is bridged, not forwarded, and what forward and
 # postrouting chains say is not asked. The answer (nobody) is right, the rule that is named is not.
@@ -16,3 +16,6 @@ LOOPBACK_ELSEWHERE = False
 # A redirect to another port goes to the address of the interface it came by, which is taken to be the one that has the
 # address dialled: input chains that look at the address may be foretold wrongly.
 REDIRECT_ELSEWHERE = False
+
+# `meta skuid` in input chains: what follows the first packet has the server's socket by then (early demux).
+SOCKET_AT_INPUT = False

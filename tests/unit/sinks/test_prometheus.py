@@ -58,7 +58,7 @@ def base(sink: Prometheus) -> str:
 
 def get(url: str, accept: str = "") -> str:
     with urllib.request.urlopen(
-        urllib.request.Request(url, headers={"Accept": accept}), timeout=10
+        urllib.request.Request(url, headers={"Accept": accept}), timeout=60
     ) as answer:
         return answer.read().decode()
 
