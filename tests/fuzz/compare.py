@@ -251,8 +251,11 @@ def _maps(rig: Rig, step: Step) -> bool:
 
 
 def refusal(steps: Sequence[Step]) -> tuple[Place, ...]:
-    """The path to the rule, or policy, that dropped it."""
-    for step in steps:
-        if step.code == Code.DROP:
-            return path_to(steps, step)
-    return ()
+    """The path to the rule, or policy, that dropped the first packet that was dropped.
+
+    What a reject answers is traced before the reject itself, and may be dropped as well: that is a later packet.
+    """
+    packets = list(dict.fromkeys(step.packet for step in steps))
+    drops = [step for step in steps if step.code == Code.DROP]
+    first = min(drops, key=lambda step: packets.index(step.packet), default=None)
+    return path_to(steps, first) if first else ()
