@@ -60,8 +60,8 @@ class Screen:
             self.line(" " * 17 + line)
 
     def note(self, text: str) -> None:
-        """An aside."""
-        self.line(f"    {self.paint(text, DIM)}")
+        """An aside, on one line."""
+        self.line(f"    {self.paint(clip(text, WIDTH - 4), DIM)}")
 
     def mark(self, right: bool) -> str:
         """A tick or a cross."""

@@ -182,7 +182,7 @@ class Story:
         self.screen.fact("restore", "the plan, in its order:", self.verify(right))
         for step in steps:
             for line in step["commands"][:1]:
-                self.screen.note(clip(f"  {step['kind']:<6} {line}", WIDTH - 4))
+                self.screen.note(f"  {step['kind']:<6} {line}")
         removed = "; ".join(f"{each['chain']} handle {each['handle']}" for each in done.get("removed", []))
         here = {each["answer"] for each in done.get("answers", [])} == {"here"}
         text = f"--apply removed {removed}, ended {len(done.get('ended', []))} stuck connections; then: "
