@@ -19,7 +19,7 @@ from k3swatch.demo.netns import Namespace
 from k3swatch.errors import SourceError
 
 REPO = Path(__file__).resolve().parents[2]
-PATIENCE = 20.0
+PATIENCE = float(os.environ.get("K3SWATCH_PATIENCE", "20"))  # seconds; tests/vm: an emulated CPU
 
 
 def python(code: Path) -> str:
