@@ -26,9 +26,11 @@ help:  ## this list
 
 setup: packages $(STAMP)  ## install what is missing: Debian packages, the virtualenv, development tools
 
-# asked every time (it is instant) instead of remembered: a package can go away
+# asked every time (it is instant) instead of remembered: a package can go away. docker's own containerd.io is as good as
+# Debian's containerd, which would replace it
 define install
 @missing=""; for package in $(1); do \
+    case $$package in containerd|runc) command -v $$package >/dev/null && continue ;; esac; \
     dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
 done; \
 if [ -n "$$missing" ]; then .ci/install-packages $$missing; fi
