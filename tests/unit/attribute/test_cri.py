@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import time
 import tracemalloc
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.cri import Peer, Runtime, speaks
+from support.cri import SOCKET, Peer, Runtime, speaks
 from support.cri import sandbox as message
 
 from k3swatch.attribute import cri
@@ -21,7 +22,7 @@ from k3swatch.attribute.wire import delimited, messages
 from k3swatch.demo import node as names
 from k3swatch.demo.kubernetes import CONTAINER
 from k3swatch.demo.node import Node
-from k3swatch.model.finding import Finding
+from k3swatch.model.finding import Finding, Orphan
 
 LABELS = {
     "svccontroller.k3s.cattle.io/svcname": names.SERVICE,
@@ -79,6 +80,47 @@ def test_a_stopped_sandbox_is_not_ready(short: Path) -> None:
     found, _ = ask(short, speaks(sandbox(state=1)))
     assert isinstance(found, Listed)
     assert not found.ready
+
+
+def test_files_and_socket_of_the_runtime_that_disagree(node: Node, short: Path, portmap: Finding) -> None:
+    """The address is leased to another container by now. Is the first one gone? Its runtime says both."""
+    home = short / "node"
+    shutil.copytree(node.directory, home)
+    (home / "var/lib/cni/networks/cbr0/10.42.0.244").write_text("f" * 64)
+    runtime = Runtime(home, speaks(sandbox("another")))
+    try:
+        with Root(str(home), seconds=20.0) as root:
+            answer = receiver(portmap, root, cri=Cri())
+    finally:
+        runtime.close()
+    assert answer is not None
+    assert not answer.culprit.left_behind
+    assert answer.culprit.confidence == "low"
+    said = f"container {CONTAINER[:12]} runs by its files of the runtime, not by the CRI"
+    assert said in answer.culprit.contradictions
+    with Root(str(home), seconds=20.0) as root:  # the lease alone contradicts the rule
+        alone = receiver(portmap, root)
+    assert alone is not None
+    assert said not in alone.culprit.contradictions
+
+
+def test_a_sandbox_that_the_cri_says_stopped_is_gone(node: Node, short: Path, portmap: Finding) -> None:
+    home = short / "node"
+    shutil.copytree(node.directory, home)
+    (home / "var/lib/cni/networks/cbr0/10.42.0.244").write_text("f" * 64)
+    for task in (CONTAINER, names.LB):
+        shutil.rmtree(home / names.TASKS / task)
+    for state, gone in ((0, False), (1, True)):
+        (home / SOCKET).unlink(missing_ok=True)
+        runtime = Runtime(home, speaks(sandbox(state=state)))
+        try:
+            with Root(str(home), seconds=20.0) as root:
+                answer = receiver(portmap, root, cri=Cri())
+        finally:
+            runtime.close()
+        assert answer is not None
+        assert answer.culprit.left_behind is gone
+        assert answer.culprit.orphan == (Orphan.SANDBOX if gone else None)
 
 
 def test_no_runtime_is_no_answer(short: Path) -> None:
