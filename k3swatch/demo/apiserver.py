@@ -76,7 +76,7 @@ class ApiServer:
 
     def _answer(self, connection: socket.socket, peer: str) -> None:
         with suppress(OSError), connection:
-            connection.settimeout(2)
+            connection.settimeout(20)  # an emulated machine on a busy one
             with self._context.wrap_socket(connection, server_side=True) as stream:
                 request = stream.recv(4096)
                 body = b"pong" if request.startswith(b"GET /ping ") else f"{self.name} from={peer}".encode()

@@ -23,6 +23,7 @@ from k3swatch.evaluate.words import conditions
 from k3swatch.model import xt
 from k3swatch.model.expr import Expr, Payload, XtMatch
 from k3swatch.model.finding import Finding, PathStep
+from k3swatch.model.ipvs import IPVS
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import GUARD_FAMILY, GUARD_TABLE, SET_ANONYMOUS, Element, Rule, Ruleset
 from k3swatch.model.words import Family, Mechanism, State, Vantage
@@ -267,6 +268,8 @@ def step(ruleset: Ruleset, rule: Rule | PathStep) -> PathStep:
     if isinstance(rule, PathStep):
         return rule
     ref = rule.ref
+    if ref.family == IPVS:
+        return PathStep(ref.family, ref.table, ref.chain, 0, rule.raw.decode())
     if rule.handle == 0 and not rule.raw:
         return PathStep(ref.family, ref.table, ref.chain, 0, "policy drop")
     # not at the top: most of what `check` costs are imports, and on a healthy host it says no rule
@@ -296,7 +299,12 @@ def step(ruleset: Ruleset, rule: Rule | PathStep) -> PathStep:
 
 
 def _anchor(ruleset: Ruleset, path: Sequence[Rule | PathStep]) -> tuple[str, str, str] | None:
-    """The chain entered by the first rule that asks for the port (see Finding.anchor)."""
+    """The chain entered by the first rule that asks for the port (see Finding.anchor). A virtual server of IPVS is one
+    cause, whichever of its real servers is chosen.
+    """
+    last = path[-1] if path else None
+    if isinstance(last, Rule) and last.ref.family == IPVS:
+        return (last.ref.family, last.ref.table, last.ref.chain)
     for rule, following in pairwise(path):
         if isinstance(rule, PathStep) or isinstance(following, PathStep):
             return None

@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from k3swatch.evaluate import ipvs
 from k3swatch.evaluate.mapping import redirected, unknown_source
 from k3swatch.evaluate.outcome import Fate, Outcome, Target, Turned
 from k3swatch.evaluate.packet import NAT_DST, NAT_SRC, Packet, Scene, Turn, is_local
 from k3swatch.evaluate.walk import States, Walk, add, merged
 from k3swatch.model.expr import Code
+from k3swatch.model.ipvs import IPVS
 from k3swatch.model.ruleset import OUTPUT, PREROUTING, BaseChain, Rule
 from k3swatch.model.words import Mechanism
 
@@ -39,6 +41,7 @@ def _chains(walk: Walk, scene: Scene, number: int) -> list[BaseChain]:
     key = (number, scene.family, walk.backwards)
     if key not in walk.hooks:
         found = walk.ruleset.base_chains(number, scene.family.nfproto)
+        found = [*found, *ipvs.hooked(scene.host, number)]
         walk.hooks[key] = ordered(found, number, walk.backwards)
     return walk.hooks[key]
 
@@ -71,6 +74,11 @@ def hook(
         walk.group = (group, place)
         if not is_nat:
             states, begin = _after_nat(walk, scene, states, begin, dport)
+        if chain.type == IPVS:
+            before_it, states = states, ipvs.balance(walk, scene, states)
+            _tie(walk, chains, chain, number, states != before_it)
+            begin = len(walk.outcomes)
+            continue
         aside = {packet: cubes for packet, cubes in states.items() if is_nat and _no_nat(packet, number)}
         asked = {packet: cubes for packet, cubes in states.items() if packet not in aside}
         if asked:
@@ -87,7 +95,7 @@ def hook(
 def _later(walk: Walk, scene: Scene, number: int, states: States, late: bool) -> States:
     """The same for packets of a connection that exists: translated where nat chains would have been asked."""
     place = NAT_DST if number in (PREROUTING, OUTPUT) else NAT_SRC
-    chains = [chain for chain in _chains(walk, scene, number) if chain.type != "nat"]
+    chains = [chain for chain in _chains(walk, scene, number) if chain.type not in ("nat", IPVS)]
     translated = False
     for chain in chains:
         if not states:

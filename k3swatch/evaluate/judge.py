@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from k3swatch.errors import DecodeError, Interrupted, SourceError
+from k3swatch.evaluate.ipvs import unread
 from k3swatch.evaluate.listeners import behind, taken
 from k3swatch.evaluate.packet import Scene, scene
 from k3swatch.evaluate.programs import attached
@@ -68,6 +69,8 @@ def _judge_port(walk: Walk, host: Host, port: ProtectedPort, source: Address | N
         sockets, served = taken(host, port, judged)
         found.extend(behind(found, sockets))
     found.extend(attached(host, port, judged))
+    for family in Family:
+        found.extend(unread(host, judged, family))
     # a floating address that is elsewhere now: nothing here to divert, and nothing served either
     absent = bool(host.addresses) and not addresses
     return PortVerdict(port, _together(found), tuple(judged), absent or not served)

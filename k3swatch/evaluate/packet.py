@@ -74,6 +74,7 @@ class Packet:
     sent: tuple[Rule, ...] = ()  # the path of the rule that overwrote the destination, without a connection
     shadow: tuple[int, int] | None = None  # (group of tied chains, chain within it) that decided before
     turned: Turned | None = None  # it goes elsewhere by now
+    balanced: bool = False  # IPVS has had it, and left it on this host
     reached: tuple[bytes, int] | None = None  # after the first packet: where the connection ends
     connected: bool = True  # after the first packet: conntrack has a connection for it
 

@@ -11,10 +11,13 @@ from typing import NamedTuple, TypeVar
 
 from k3swatch.clock import Clock
 from k3swatch.decode.host import decode_address, decode_link, decode_socket, listening_port
+from k3swatch.decode.ipvs import decode_services
 from k3swatch.decode.routing import decode_policy, decode_route
 from k3swatch.errors import DecodeError, Interrupted, SourceError
+from k3swatch.live import ipvs
 from k3swatch.live.holders import Holders
 from k3swatch.live.programs import Programs
+from k3swatch.model.ipvs import VirtualServer
 from k3swatch.model.port import Host, ListeningSocket, ProtectedPort
 from k3swatch.model.routing import REFUSING, Routing
 from k3swatch.model.words import Protocol
@@ -37,10 +40,13 @@ class RawHost(NamedTuple):
     unreadable: tuple[str, ...]
     routes: list[bytes] | None = None
     rules: list[bytes] | None = None  # of policy routing
+    ipvs: list[bytes] | None = []  # noqa: RUF012  never changed; virtual servers, each followed by its real ones
 
 
-def read_raw_host() -> RawHost:
-    """Read this network namespace. Never raises SourceError: what fails is None and named."""
+def read_raw_host(ports: Iterable[int] | None = None) -> RawHost:
+    """Read this network namespace; of IPVS, what matters for `ports` (None: all). Never raises SourceError: what fails
+    is None and named.
+    """
     unreadable: list[str] = []
 
     def read(source: Callable[[], list[bytes]], what: str) -> list[bytes] | None:
@@ -50,7 +56,7 @@ def read_raw_host() -> RawHost:
             except Interrupted as error:
                 if attempt == _TRIES - 1:
                     unreadable.append(f"{what}: {error}")
-            except SourceError as error:
+            except (SourceError, DecodeError) as error:
                 unreadable.append(f"{what}: {error}")
                 return None
             else:
@@ -59,6 +65,7 @@ def read_raw_host() -> RawHost:
                 return found[:MOST]
         return None
 
+    virtual = read(lambda: ipvs.read(ports), "IPVS")
     return RawHost(
         socket.gethostname(),
         read(rtnetlink.addresses, "addresses"),
@@ -68,6 +75,7 @@ def read_raw_host() -> RawHost:
         tuple(unreadable),
         read(rtnetlink.routes, "routes"),
         read(rtnetlink.policy_rules, "policy rules"),
+        virtual,
     )
 
 
@@ -95,6 +103,12 @@ def decode_host(raw: RawHost) -> Host:
         rules = decode("policy rules", raw.rules, decode_policy)
         routes = decode("routes", raw.routes, decode_route)
         routing = Routing(tuple(filter(None, rules)), tuple(filter(None, routes)))
+    services: tuple[VirtualServer, ...] | None = None
+    if raw.ipvs is not None:
+        try:
+            services = decode_services(raw.ipvs)
+        except DecodeError as error:
+            unreadable.append(f"IPVS: {error}")
     return Host(
         addresses,
         interfaces,
@@ -102,12 +116,15 @@ def decode_host(raw: RawHost) -> Host:
         name=raw.name,
         unreadable=tuple(unreadable),
         routing=routing,
+        services=services,
     )
 
 
-def read_host() -> Host:
-    """This host now, in the network namespace of the calling thread; bounded, and never an exception."""
-    return decode_host(read_raw_host())
+def read_host(ports: Iterable[int] | None = None) -> Host:
+    """This host now, in the network namespace of the calling thread; bounded, and never an exception. `ports`: see
+    read_raw_host.
+    """
+    return decode_host(read_raw_host(ports))
 
 
 class HostReader:
@@ -122,7 +139,7 @@ class HostReader:
 
     def read(self, ports: Sequence[ProtectedPort]) -> Host:
         """This host now, for who protects `ports`; bounded, and never an exception."""
-        host, now = read_host(), self._clock.monotonic()
+        host, now = read_host({port.port for port in ports}), self._clock.monotonic()
         sockets = host.sockets and self._holders.tell(host.sockets, ports, now)
         programs, unreadable = self._programs.read(host, now)
         self._last = replace(
@@ -131,15 +148,17 @@ class HostReader:
         return self._last
 
     def moved(self, ports: Sequence[ProtectedPort]) -> bool:
-        """Whether somebody listens, a program is attached, or a route leads nowhere, otherwise than when it was last
-        read: nothing tells us of these. Costs a fraction of `read`; what cannot be read is left to the next of those.
+        """Whether somebody listens, a virtual server or a program is there, or a route leads nowhere, otherwise than
+        when it was last read: nothing tells us of these. Costs a fraction of `read`; what cannot be read is left to
+        the next of those.
         """
         last = self._last
         if last is None or last.sockets is None:
             return False
         try:
             listeners = _listeners(ports) != _essence(last.sockets, ports)
-            return listeners or self._programs.moved(last) or _rerouted(last)
+            virtual = decode_services(ipvs.read({port.port for port in ports})) != last.services
+            return listeners or virtual or self._programs.moved(last) or _rerouted(last)
         except (SourceError, DecodeError, OSError):
             return False
 

@@ -180,4 +180,5 @@ def _raw_host(document: Document) -> RawHost:
     unreadable = tuple(str(line) for line in _require(document, "unreadable", list, "host"))
     name = _require(document, "name", str, "host")
     addresses, links, tcp, udp = (read(part) for part in ("addresses", "links", "tcp", "udp"))
-    return RawHost(name, addresses, links, tcp, udp, unreadable, read("routes"), read("rules"))
+    virtual = read("ipvs") if "ipvs" in document else []  # a snapshot from before it was read
+    return RawHost(name, addresses, links, tcp, udp, unreadable, read("routes"), read("rules"), virtual)

@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from k3swatch.model.ipvs import VirtualServer
 from k3swatch.model.routing import Routing
 from k3swatch.model.words import Family, Protocol
 
@@ -142,6 +143,7 @@ class Host:
     unreadable: tuple[str, ...] = field(default=())  # what could not be read, one line each
     programs: tuple[Program, ...] = ()  # those that could send a connection elsewhere
     routing: Routing | None = None  # None: could not be read
+    services: tuple[VirtualServer, ...] | None = ()  # of IPVS, those that matter; None: could not be read
 
     def local(self) -> frozenset[Address]:
         """Every address of this host, loopback included."""

@@ -77,7 +77,7 @@ class Mechanism(StrEnum):
 
 
 UNRULED = frozenset(
-    {Mechanism.SOCKET, Mechanism.BPF, Mechanism.ROUTE}
+    {Mechanism.SOCKET, Mechanism.BPF, Mechanism.ROUTE, Mechanism.IPVS}
 )  # no commit of a rule brings these about
 
 

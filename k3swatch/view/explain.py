@@ -19,7 +19,13 @@ from k3swatch.view.who import receiver, sure, taken_by
 
 HEIGHT = 23  # the prompt takes the last line
 _BLIND_TOOLS = "ss, lsof and netstat cannot show this: rules act before any socket is asked."
-_KINDS = {"socket": "listening sockets,", "bpf": "BPF program,", "tc": "tc action,", "route": "routing,"}
+_KINDS = {
+    "socket": "listening sockets,",
+    "bpf": "BPF program,",
+    "tc": "tc action,",
+    "ipvs": "IPVS virtual server,",
+    "route": "routing,",
+}
 _FROM = {Vantage.EXTERNAL: "from outside", Vantage.LOCAL: "from this host"}
 
 
@@ -83,7 +89,7 @@ def _verdict(verdict: PortVerdict, observation: Observation, detail: _Detail, co
 def _hidden(finding: Finding) -> bool:
     """Whether what people usually ask does not show it."""
     acts = finding.state is State.DIVERTED and finding.rule is not None
-    return acts and finding.mechanism not in UNRULED
+    return acts and (finding.mechanism not in UNRULED or finding.mechanism is Mechanism.IPVS)
 
 
 def _cause(group: Sequence[Finding], number: str, detail: _Detail) -> list[str]:

@@ -1,8 +1,9 @@
-"""What stands in the place of a rule: a listening socket, a BPF program. Pure; all of it is escaped."""
+"""What stands in the place of a rule: a socket, a BPF program, a virtual server. Pure; all of it is escaped."""
 
 from __future__ import annotations
 
 from k3swatch.model.finding import Finding, PathStep
+from k3swatch.model.ipvs import IPVS
 from k3swatch.view.escape import escape
 
 TEXT = 200
@@ -26,4 +27,6 @@ def unruled(step: PathStep) -> str | None:
     if step.family == "route":
         table = escape(step.table, 64)
         return f"policy rule {step.handle}: {rule}" if table == "rule" else f"route {rule} in table {table}"
+    if step.family == IPVS:
+        return f"IPVS virtual server {escape(step.table, 16)} {chain} ({rule})"
     return None

@@ -27,6 +27,7 @@ from k3swatch.demo.said import NOBODY, Said, said_about
 
 REPO = Path(__file__).resolve().parents[2]
 LABCTL = REPO / "tests" / "netns" / "labctl.py"
+PATIENCE = float(os.environ.get("K3SWATCH_PATIENCE", "1"))  # tests/vm runs this on an emulated CPU
 EXIT = {"delivered": 0, "unserved": 0, "diverted": 1, "blocked": 1, "unknown": 2}
 
 EVERYBODY = [
@@ -79,10 +80,10 @@ def dial(lab: Lab, start: str, address: str) -> str:
     )
     if start == "client":
         source = at.CLIENT6 if ":" in address else at.CLIENT
-    answer = who_answers(space, address, 6443, timeout=0.5, source=source)
+    answer = who_answers(space, address, 6443, timeout=0.5 * PATIENCE, source=source)
     if answer == TIMEOUT:  # nobody, or a busy machine: ask once more before that is the truth
         busy = os.getloadavg()[0] > 3 * (os.cpu_count() or 1)
-        answer = who_answers(space, address, 6443, timeout=4 if busy else 1.5, source=source)
+        answer = who_answers(space, address, 6443, timeout=(4 if busy else 1.5) * PATIENCE, source=source)
     return answer
 
 
@@ -101,7 +102,7 @@ def check(lab: Lab) -> tuple[int, dict[str, Any]]:
             cwd=REPO,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=60 * PATIENCE,
             check=False,
         )
     assert done.stdout, f"check: exit {done.returncode}, no output; stderr:\n{done.stderr}"

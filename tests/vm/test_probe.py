@@ -5,6 +5,8 @@ tests/netns/test_probe.py itself runs in the guest, with fewer connections; so w
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from vm.guest import Guest
 
@@ -63,3 +65,12 @@ def test_real_connections(checkout: Guest, attach: str, tests: tuple[str, ...]) 
 
 def test_the_module_comes_and_goes(checkout: Guest) -> None:
     assert passed(run(checkout, "tests/vm/inside/modules.py")) == 3
+
+
+def test_virtual_servers(checkout: Guest) -> None:
+    """Nobody is loaded by being watched; then IPVS takes the port, in all ways that it has."""
+    checkout.sh(
+        "cd /opt/k3swatch; python3 -m k3swatch.cli check || test $? -lt 64; ! grep -q ip_vs /proc/modules"
+    )
+    output = run(checkout, "tests/vm/inside/virtual.py", "K3SWATCH_PATIENCE=20")
+    assert passed(output) == len(list((Path(__file__).parent / "ipvs").glob("*.case")))
