@@ -182,6 +182,9 @@ class Native(Statements):
         if rng.random() < 0.1:
             clauses.append("counter")
         statement = self.statement(spot, jumps)
+        if spot.hook == "postrouting" and not switches.IIF_AT_POSTROUTING:
+            clauses = [clause for clause in clauses if "iif" not in clause]
+            statement = "accept" if "iif" in statement else statement
         if udp and ("tcp" in statement or ":" in statement):
             statement = "accept"
         comment = f' comment "{rng.choice(("x", "made by nobody"))}"' if rng.random() < 0.1 else ""

@@ -19,3 +19,6 @@ REDIRECT_ELSEWHERE = False
 
 # `meta skuid` in input chains: what follows the first packet has the server's socket by then (early demux).
 SOCKET_AT_INPUT = False
+
+# The input interface in postrouting chains: answers of this host to a pod, which leave by a bridge, have one.
+IIF_AT_POSTROUTING = False
