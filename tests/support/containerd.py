@@ -92,6 +92,7 @@ class Containerd:
         """Start it, and give it the image its pods need."""
         script = (
             f"mount --bind {self.node}/var/lib/cni /var/lib/cni; mount -t tmpfs none /run/containerd\n"
+            "mkdir -p /run/netns; mount -t tmpfs none /run/netns\n"  # the CNI's names for its pods' namespaces
             f"exec containerd -c {self.directory}/config.toml"
         )
         Path("/var/lib/cni").mkdir(exist_ok=True)
