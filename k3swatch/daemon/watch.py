@@ -19,7 +19,7 @@ from k3swatch.decode.generation import decode_newgen
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.live.host import HostReader
 from k3swatch.model.finding import Finding, Observation
-from k3swatch.model.flow import Flow
+from k3swatch.model.flow import Flow, Outcome
 from k3swatch.model.port import Host, ProtectedPort
 from k3swatch.model.process import Process
 
@@ -177,7 +177,9 @@ class Watch:
         """Those of `flows` that were diverted from a protected port, each with what explains it now."""
         for flow in flows:
             port = next((port for port in self.ports if _dials(flow, port)), None)
-            arrived = (flow.reached, flow.reached_port) == (flow.dialled, flow.dialled_port)
+            # delivered is also who was translated to the same port of another address of this host
+            delivered = flow.outcome is Outcome.DELIVERED
+            arrived = delivered or (flow.reached, flow.reached_port) == (flow.dialled, flow.dialled_port)
             if port is None or arrived or (flow.source in self._host.local() and self.ours(flow)):
                 continue
             yield port, explain(self.sources.ruleset.current, self._host, port, flow), flow

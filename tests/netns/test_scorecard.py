@@ -14,6 +14,7 @@ from scorecard.run import Result, results
 from support.cases import CASES, Case
 
 NAMES = ("iptables/iptables-dnat-prerouting", "filters/iptables-input-drop", "iptables/fine-comment-only")
+TO_ITSELF = "iptables/iptables-redirect-same-port"
 GREP_NFT, JQ, GREP_IPTABLES, SS, CONNTRACK = (tool.name for tool in TOOLS)
 
 
@@ -30,8 +31,8 @@ def good(name: str) -> Result:
 
 @pytest.mark.timeout(240)
 def test_a_diversion_a_block_and_a_look_alike(root: None) -> None:
-    diverted, blocked, fine = results(map(case, NAMES), labs=1)
-    for one in (diverted, blocked, fine):
+    diverted, blocked, fine, to_itself = results(map(case, (*NAMES, TO_ITSELF)), labs=1)
+    for one in (diverted, blocked, fine, to_itself):
         assert one.detected and one.named, one.report  # noqa: PT018
     assert diverted.alarm
     assert diverted.live
@@ -41,6 +42,9 @@ def test_a_diversion_a_block_and_a_look_alike(root: None) -> None:
     assert not blocked.live_named  # nothing translates a packet that is dropped
     assert not fine.alarm
     assert not fine.live
+    assert (
+        not to_itself.alarm
+    )  # its connections are translated, and reach the owner at another of its addresses
     # iptables' DNAT is a name without a port in nft's JSON; a comment that says 6443 is enough for both greps
     assert diverted.tools == {GREP_NFT: True, JQ: False, GREP_IPTABLES: True, SS: False, CONNTRACK: True}
     assert blocked.tools == {GREP_NFT: True, JQ: False, GREP_IPTABLES: True, SS: False, CONNTRACK: False}

@@ -41,6 +41,7 @@ class Seen:
     outcomes: dict[str, int]
     state: str
     named: bool
+    findings: tuple[str, ...] = ()
 
     @property
     def taken(self) -> bool:
@@ -62,13 +63,21 @@ def watch(daemon: Daemon, case: Case, before: Counter[str], trial: Trial) -> See
     while True:
         status = daemon.status()
         seen = Seen(
-            dict(counts(daemon) - before), status["ports"][0]["state"], _named(case, trial.handles, status)
+            dict(counts(daemon) - before),
+            status["ports"][0]["state"],
+            _named(case, trial.handles, status),
+            tuple(_words(finding) for finding in status["ports"][0]["findings"]),
         )
         caught_up = status["generation"] == generation and seen.state == trial.port["state"]
         enough = case.fine or (seen.taken and (seen.named or not case.diverts))
         if (caught_up and enough) or time.monotonic() > end:
             return seen
         time.sleep(0.05)
+
+
+def _words(finding: dict[str, Any]) -> str:
+    """A finding on one line: what, where to, resting on what."""
+    return f"{finding['state']} {finding['mechanism']} {finding['destination']} {finding['evidence']}"
 
 
 def _named(case: Case, handles: Handles, status: dict[str, Any]) -> bool:

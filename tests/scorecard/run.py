@@ -64,7 +64,7 @@ def _try(lab: Lab, daemon: Daemon, case: Case) -> Result:
     tools = others.alarms(lab.host) | conntrack
     lines = list(judge(trial))
     if case.fine and seen.state != "delivered":
-        lines.append(Line("daemon", "", "", seen.state, "FALSE ALARM: it is nobody's hijack"))
+        lines.append(Line("daemon", "", "", "; ".join(seen.findings), "FALSE ALARM: it is nobody's hijack"))
     detected = not any(line.wrong for line in lines)
     named = detected and not any(line.misnamed for line in lines)
     alarm = trial.port["state"] != "delivered" or seen.state != "delivered"
