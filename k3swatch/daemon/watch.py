@@ -177,9 +177,10 @@ class Watch:
         """Those of `flows` that were diverted from a protected port, each with what explains it now."""
         for flow in flows:
             port = next((port for port in self.ports if _dials(flow, port)), None)
-            # delivered is also who was translated to the same port of another address of this host
-            delivered = flow.outcome is Outcome.DELIVERED
-            arrived = delivered or (flow.reached, flow.reached_port) == (flow.dialled, flow.dialled_port)
+            # delivered is also who was translated to the same port of another address of this host; if such a one is
+            # dropped there, it is no more a diversion than one that was not translated
+            own = flow.reached_port == flow.dialled_port and flow.reached in self._host.local()
+            arrived = own or flow.outcome is Outcome.DELIVERED
             if port is None or arrived or (flow.source in self._host.local() and self.ours(flow)):
                 continue
             yield port, explain(self.sources.ruleset.current, self._host, port, flow), flow

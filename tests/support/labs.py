@@ -18,7 +18,7 @@ from k3swatch.demo.lab import Lab, lab
 T = TypeVar("T")
 LABS = 8
 # what `nft flush ruleset` does not take back. A legacy table stays for ever, empty or not
-_STAYS = re.compile(r"-legacy\b|^\s*(ip|tc|sysctl|ipset|lab (serve|bpf))\b", re.MULTILINE)
+_STAYS = re.compile(r"-legacy\b|^(ip (addr|link|route|rule)|tc)\b", re.MULTILINE)
 
 
 def stays(case: Case) -> bool:
@@ -68,6 +68,7 @@ class Labs(Generic[T]):
                 return
             try:
                 space.reset()
+                space.host.run("ipset", "destroy", check=False)
                 self.trials[case].set_result(attempt(case))
             except BaseException as error:  # noqa: BLE001  it belongs to who waits for this case
                 self.trials[case].set_exception(error)
