@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from scorecard import grid
@@ -12,6 +14,7 @@ from scorecard.run import Result, results
 from support.cases import CASES, Case
 
 NAMES = ("iptables/iptables-dnat-prerouting", "filters/iptables-input-drop", "iptables/fine-comment-only")
+BEHIND = 8
 TO_ITSELF = "iptables/iptables-redirect-same-port"
 GREP_NFT, JQ, GREP_IPTABLES, SS, CONNTRACK = (tool.name for tool in TOOLS)
 
@@ -60,6 +63,20 @@ def test_what_is_wrong_is_counted_and_named() -> None:
     text = page([missed, blocked, alarmed], "today", "here", 1.0)
     assert "Not as their files say" in text
     assert f"`{NAMES[0]}`" in text
+
+
+def test_the_page_is_about_these_cases(repo: Path) -> None:
+    """It claims no case that is not there, and is at most `BEHIND` cases old: then `make scorecard` writes it anew."""
+    text = (repo / "docs" / "scorecard.md").read_text()
+    rows = re.findall(r"^\| ([\w-]+) \| (\d+) \|(?:[^|]*\|){4} (\d+) \| \d+ \|$", text, re.MULTILINE)
+    claimed = {group: (int(taken), int(fine)) for group, taken, fine in rows}
+    total = claimed.pop("all")
+    for group, numbers in claimed.items():
+        mine = [one.fine for one in CASES if one.group == group]
+        assert numbers[0] <= len(mine) - sum(mine), group
+        assert numbers[1] <= sum(mine), group
+    assert tuple(map(sum, zip(*claimed.values(), strict=True))) == total
+    assert len(CASES) - BEHIND <= sum(total) <= len(CASES)
 
 
 def test_the_corpus_is_as_large_as_promised() -> None:
