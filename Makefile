@@ -19,7 +19,7 @@ PIP_DEV  := pytest~=9.2 pytest-timeout~=2.4 pytest-xdist~=3.8 hypothesis~=6.170 
             grafana-foundation-sdk==1769699998!10.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages test test-unit demo run check lint format bench scorecard golden deb install-check test-vm fuzz-kernel clean
+.PHONY: help setup packages test test-unit demo run check lint format bench bench-vm scorecard golden deb install-check test-vm fuzz-kernel clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -69,6 +69,10 @@ format: setup  ## rewrite Python and C the way lint wants them
 
 bench: setup  ## the figures of docs and README, measured here, in 5 minutes; ARGS=--quick in 1 (root)
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-vm: setup  ## what connections cost beside bpfcc's tools, bpftrace and conntrack -E, on stock kernels in QEMU; an hour (root)
+	$(call install,$(APT_DEB) $(APT_BOOT) $(APT_VM))
+	@PYTHONPATH=tests $(BIN)/python -m bench.vm $(ARGS)
 
 scorecard: setup  ## every way to take the port and its look-alikes, and what other tools say; writes docs/scorecard.md (root)
 	@PYTHONPATH=tests $(BIN)/python -m scorecard $(ARGS)

@@ -29,16 +29,17 @@ PATIENCE = 300.0
 # tsc=reliable: a virtual CPU that has to wait for a real one looks like a clock that cannot be trusted
 APPEND = "root=/dev/vda console=ttyS0 quiet mitigations=off tsc=reliable"
 SNAPSHOT = "ready"
+PROCESSORS = "-accel tcg,thread=multi,tb-size=512 -smp 2"
 _QEMU = """
     setpriv --pdeathsig KILL qemu-system-x86_64 -nodefaults -display none -nic none
-    -accel tcg,thread=multi,tb-size=512 -cpu max,la57=off -smp 2 -m 1024
+    -cpu max,la57=off -m 1024
     -device virtio-rng-pci -device virtio-serial-pci -device virtserialport,chardev=agent,name=agent
 """
 
 
 def cannot_start() -> str:
     """Why QEMU cannot emulate such a machine here, in one line; empty when it can."""
-    argv = [*_QEMU.split(), "-S", "-chardev", "null,id=agent", "-monitor", "stdio"]
+    argv = [*_QEMU.split(), *PROCESSORS.split(), "-S", "-chardev", "null,id=agent", "-monitor", "stdio"]
     done = subprocess.run(argv, input="quit\n", capture_output=True, text=True, timeout=60, check=False)
     lines = done.stderr.strip().splitlines()
     return (lines[-1] if lines else f"exit {done.returncode}") if done.returncode else ""
@@ -56,8 +57,9 @@ class Done:
 class Guest:
     """See above. Not for two threads."""
 
-    def __init__(self, image: Image, directory: Path, append: str = "") -> None:
+    def __init__(self, image: Image, directory: Path, append: str = "", processors: str = PROCESSORS) -> None:
         """Resume the snapshot; with `append`, parameters for the kernel, boot instead. `directory` is for scratch."""
+        self._qemu = f"{_QEMU} {processors}"
         self.image, self.directory = image, directory
         self.snapshots = set[str]()
         self._append = append
@@ -69,7 +71,7 @@ class Guest:
             self._start()
             self.boot_id = self._hello()
         else:
-            ready = image.ready(f"{_QEMU} {APPEND}")
+            ready = image.ready(f"{self._qemu} {APPEND}")
             with image.lock():
                 if not ready.exists():
                     self._make_ready(ready)
@@ -152,7 +154,7 @@ class Guest:
             "serial": f"file:{self.directory / 'console.log'}",
             "mon": "chardev=qmp,mode=control",
         }
-        argv = [*_QEMU.split(), *more]
+        argv = [*self._qemu.split(), *more]
         for name, value in options.items():
             argv += [f"-{name}", str(value)]
         for name, path in sockets.items():
