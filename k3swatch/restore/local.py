@@ -13,7 +13,7 @@ from k3swatch.model.ruleset import LEGACY
 from k3swatch.model.words import State
 from k3swatch.restore.api import culprit
 from k3swatch.restore.kinds import Cause
-from k3swatch.restore.owners import by, owner, words
+from k3swatch.restore.owners import by, owner, ruled, words
 from k3swatch.restore.quote import command, joined
 from k3swatch.view.escape import escape
 
@@ -50,6 +50,8 @@ def steps(
         return [_unknown(each, port) for each in findings]
     if cause is Cause.IPVS:
         return [Step(StepKind.RULES, "See what IPVS has of this host's address.", ("ipvsadm -L -n",))]
+    if any(each.rule is not None and not ruled(each.rule) for each in findings):
+        return [_unruled(findings)]
     found: list[Step] = []
     if cause is Cause.CONTAINER:
         found.append(_container(findings, port))
@@ -95,6 +97,22 @@ def _bpf(finding: Finding) -> Step:
         "not yours, detach it with what attached it; if it is known and good, allow it in the configuration"
     )
     return Step(StepKind.CAUSE, f"{text} (allow: program).", tuple(lines))
+
+
+def _unruled(findings: Sequence[Finding]) -> Step:
+    """A route, a policy rule, a tc action: nothing that netfilter's tools could change."""
+    last = [each.rule for each in findings if each.rule is not None and not ruled(each.rule)]
+    lines: list[str] = []
+    for step in last:
+        if step.family == "tc":
+            lines += [
+                command("tc", "filter", "show", "dev", step.chain, way) for way in ("ingress", "egress")
+            ]
+        elif step.family == "route":
+            lines += ["ip -d rule show; ip -6 -d rule show", "ip -d route show table all"]
+    what = escape(" ".join(filter(None, (last[0].table, last[0].chain, last[0].rule))), 160)
+    text = f"It is no rule of netfilter ({last[0].family} {what}): look, and change it with what made it."
+    return Step(StepKind.RULES, text, joined(lines))
 
 
 def _unknown(finding: Finding, port: ProtectedPort) -> Step:

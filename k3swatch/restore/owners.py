@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from k3swatch.model.finding import PathStep
+from k3swatch.model.ruleset import LEGACY
 
 # prefix of a chain's name, or a table's: who writes it, when it comes back
 _CHAINS = (
@@ -25,6 +26,14 @@ _TABLES = (
     ("docker-bridges", "docker", "when the container or dockerd starts again"),
     ("netavark", "podman", "when the container starts again"),
 )
+
+
+_FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")  # and those of iptables-legacy
+
+
+def ruled(step: PathStep) -> bool:
+    """Whether a step is a rule of netfilter; not a route, a socket, a BPF program, a virtual server."""
+    return step.family.removeprefix(f"{LEGACY} ") in _FAMILIES
 
 
 def owner(step: PathStep) -> tuple[str, str] | None:

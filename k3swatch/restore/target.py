@@ -19,7 +19,7 @@ from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import SET_ANONYMOUS, SET_INTERVAL, ChainRef, Found, Rule, Ruleset, SetInfo
 from k3swatch.model.words import UNRULED, State
 from k3swatch.restore.kinds import taken
-from k3swatch.restore.owners import back, words
+from k3swatch.restore.owners import back, ruled, words
 
 Hits = Collection[
     tuple[str, str, str, bytes, Found]
@@ -50,7 +50,7 @@ def _of(ruleset: Ruleset, port: ProtectedPort, finding: Finding, hits: Hits) -> 
     step = finding.rule
     if finding.restriction or finding.state not in (State.DIVERTED, State.BLOCKED):
         return ()
-    if step is None or finding.mechanism in UNRULED:
+    if step is None or finding.mechanism in UNRULED or not ruled(step):
         return ()
     if not finding.certain:
         return [Kept(words(step), f"not certain: {finding.why}")]

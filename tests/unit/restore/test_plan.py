@@ -205,6 +205,32 @@ def test_what_is_part_of_a_rule_about_more_is_looked_at_not_deleted() -> None:
     assert made.kept == kept
 
 
+@pytest.mark.parametrize(
+    ("last", "lines"),
+    [
+        (
+            PathStep("route", "main", "192.168.1.233", 0, "blackhole"),
+            ["ip -d rule show; ip -6 -d rule show", "ip -d route show table all"],
+        ),
+        (
+            PathStep("route", "rule", "100", 100, "from all lookup 7"),
+            ["ip -d rule show; ip -6 -d rule show", "ip -d route show table all"],
+        ),
+        (
+            PathStep("tc", "tc ingress", "eth0; id", 0, "mirred"),
+            ["tc filter show dev 'eth0; id' ingress", "tc filter show dev 'eth0; id' egress"],
+        ),
+    ],
+)
+def test_what_is_no_rule_is_not_changed_by_netfilters_tools(last: PathStep, lines: list[str]) -> None:
+    for state in (State.BLOCKED, State.DIVERTED):
+        made = planned(finding(last, state=state, mechanism=Mechanism.ROUTE))
+        assert commands(made, StepKind.RULES) == lines
+        assert not [
+            line for each in made.steps for line in each.commands if line.startswith(("nft", "ip6tables"))
+        ]
+
+
 def test_a_legacy_rule_without_known_words_is_looked_at_first() -> None:
     one = finding(PathStep("legacy ip", "nat", "PREROUTING", 9, "evil\n$(id)"))
     made = planned(one, places={("legacy ip", "nat", "PREROUTING", 9): Place(2)})
