@@ -25,6 +25,7 @@ _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_UID_RANGE =
 _FRA_IP_PROTO, _FRA_SPORT_RANGE, _FRA_DPORT_RANGE = 22, 23, 24
 _FRA_SUPPRESS_IFGROUP, _FRA_PAD, _FRA_PROTOCOL = 13, 18, 21
 _FRA_FLOW = 11  # realms: set by the rule, not asked
+_FRA_SPORT_MASK, _FRA_DPORT_MASK = 28, 29  # of one port, since 6.13: all ones where nobody masks
 _INVERT = 2  # FIB_RULE_INVERT
 _UNSET = 0xFFFFFFFF
 _KNOWN = {
@@ -81,6 +82,10 @@ def _policy(body: bytes) -> PolicyRule | None:
     suppress = _u32(attributes, _FRA_SUPPRESS_PREFIXLEN, _UNSET)
     group = _u32(attributes, _FRA_SUPPRESS_IFGROUP, _UNSET)
     unknown = kinds - _KNOWN - ({_FRA_SUPPRESS_IFGROUP} if group == _UNSET else set())
+    whole = {
+        kind for kind in (_FRA_SPORT_MASK, _FRA_DPORT_MASK) if attributes.raw_or_empty(kind) == b"\xff\xff"
+    }
+    unknown -= whole
     return PolicyRule(
         family,
         _u32(attributes, _FRA_PRIORITY, 0),

@@ -58,6 +58,7 @@ def test_rule() -> None:
         name(3, "cni0"),
         nla(22, b"\6"),
         nla(24, struct.pack("=HH", 6443, 6443)),
+        nla(29, b"\xff\xff"),
         nla(20, struct.pack("=II", 0, 99)),
         u32(14, 0xFFFFFFFF),
     )
