@@ -15,7 +15,7 @@ from fuzz.compare import compare
 from fuzz.generate import case
 from fuzz.rig import Rig
 from k3swatch.errors import K3swatchError
-from k3swatch.evaluate import hooks, lookups, mapping, native, packet, walk, xtables, xtargets
+from k3swatch.evaluate import fib, hooks, journey, lookups, mapping, native, packet, walk, xtables, xtargets
 from k3swatch.evaluate.machine import split
 from k3swatch.model import expr as nft
 from k3swatch.model import xt
@@ -83,8 +83,8 @@ def _source_kept(original: Any, context: Any, path: Any, address: Any, ports: An
     return ways
 
 
-def _no_interfaces(original: Any, scene: Any, what: str, length: int) -> Any:
-    return tuple(b"eth0".ljust(length, b"\0")) if what == "name" else original(scene, what, length)
+def _no_interfaces(original: Any, scene: Any, of: Any, what: str, length: int) -> Any:
+    return tuple(b"eth0".ljust(length, b"\0")) if what == "name" else original(scene, of, what, length)
 
 
 MUTANTS: dict[str, Callable[[], Patch]] = {
@@ -112,7 +112,7 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
     "return taken for accept": lambda: _code(Code.ACCEPT, Code.RETURN),
     "accept taken for continue": lambda: _code(Code.CONTINUE, Code.ACCEPT),
     "policy overlooked": lambda: _around(
-        hooks, "_run", lambda do, w, s, chain, states: do(w, s, replace(chain, policy=Code.ACCEPT), states)
+        hooks, "run", lambda do, w, s, chain, states: do(w, s, replace(chain, policy=Code.ACCEPT), states)
     ),
     "mask of a connection's mark ignored": lambda: patch.dict(
         xtables._MATCHES, {xt.Mark: lambda *what: _marks(xtables._mark, *what)}
@@ -126,15 +126,13 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
         xtargets, "_set_mark", lambda do, c, spec, p: [p] if spec.conntrack else do(c, spec, p)
     ),
     "notrack overlooked": lambda: _around(
-        hooks, "_no_nat", lambda do, each: each.snatted
+        hooks, "_no_nat", lambda do, each, number: do(replace(each, tracked=True), number)
     ),
     "connections seen before conntrack": lambda: _around(
         native, "has_connection", lambda do, scene, each: each.tracked
     ),
-    "whoever sends is taken for one of ours": lambda: _around(
-        packet, "source_type", lambda do, scene, each: packet.RTN_LOCAL
-    ),
-    "no address is local": lambda: _around(xtables, "is_local", lambda do, host, address: False),
+    "whoever sends is taken for one of ours": lambda: _around(fib, "source_type", lambda do, *what: 2),
+    "no address is local": lambda: _around(fib, "is_local", lambda do, host, address: False),
     "port of a mapping ignored": lambda: _around(mapping, "map_to", _port_kept),
     "everything comes by eth0": lambda: _around(native, "interface_cells", _no_interfaces),
     "user overlooked": lambda: _handler(
@@ -145,7 +143,7 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
         walk, "required_ports", lambda do, exprs: _first(do(exprs))
     ),
     "rules about an address passed over": lambda: _around(
-        walk.Walk, "_rules", lambda do, self, ref, states: [r for r in do(self, ref, states) if r.daddr is None]
+        walk.Walk, "_rules", lambda do, *what: [rule for rule in do(*what) if rule.daddr is None]
     ),
     "what is overwritten by NAT unseen": lambda: _around(
         packet.Packet, "mapped", lambda do, self, daddr, dport: self
@@ -153,7 +151,7 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
     "source NAT unseen": lambda: _both(
         _around(mapping, "source_nat", _source_kept), _around(xtargets, "source_nat", _source_kept)
     ),
-    "the way in by loopback forgotten": lambda: _around(hooks, "_hook", _no_way_in),
+    "the way in by loopback forgotten": lambda: _around(journey, "hook", _no_way_in),
 }  # fmt: skip
 
 

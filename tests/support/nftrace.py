@@ -8,7 +8,6 @@ sets it for all TCP, before any other chain, and does nothing else.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from k3swatch.sources.events import EventSocket
 from k3swatch.sources.netlink import NETLINK_NETFILTER
 
 _TRACE, _NFNLGRP_NFTRACE = 17, 9
-_T_TABLE, _T_CHAIN, _T_HANDLE, _T_TYPE, _T_VERDICT, _T_ID, _T_NETWORK, _T_TRANSPORT = 1, 2, 3, 4, 5, 6, 8, 9
+_T_TABLE, _T_CHAIN, _T_HANDLE, _T_TYPE, _T_VERDICT, _T_ID, _T_TRANSPORT = 1, 2, 3, 4, 5, 6, 9
 _POLICY, _RETURN, _RULE = 1, 2, 3
 _T_POLICY, _T_CT_ID = 16, 18  # the connection: since 6.17
 _SO_RCVBUFFORCE = 33
@@ -86,7 +85,10 @@ class Tracer:
 
 
 def by_flow(messages: Iterable[bytes], clients: Collection[Flow]) -> dict[Flow, list[Step]]:
-    """The steps of every connection, in order."""
+    """The steps of every connection, in order. No two clients may have the same port: by that their packets are known,
+    whatever addresses NAT gives them.
+    """
+    by_port = {flow[1]: flow for flow in clients}
     flows: dict[int, Flow] = {}
     connections: dict[int, Flow] = {}
     found: dict[Flow, list[Step]] = {}
@@ -95,24 +97,21 @@ def by_flow(messages: Iterable[bytes], clients: Collection[Flow]) -> dict[Flow, 
         attributes = message.attributes("trace")
         number = attributes.be32(_T_ID)
         connection = attributes.be32(_T_CT_ID) if _T_CT_ID in attributes else None
-        if _T_NETWORK in attributes and _T_TRANSPORT in attributes:
+        if _T_TRANSPORT in attributes:
             flows.pop(number, None)
-            for end in _ends(attributes.raw(_T_NETWORK), attributes.raw(_T_TRANSPORT)):
-                if end in clients:
-                    flows[number] = end
-                    connections.setdefault(connection or 0, end)
-            if connection in connections:  # under another address once its source is translated
+            for port in _ports(attributes.raw(_T_TRANSPORT)):
+                if port in by_port:
+                    flows[number] = by_port[port]
+                    connections.setdefault(connection or 0, by_port[port])
+            if connection in connections:  # under another port once its source is translated
                 flows[number] = connections[connection]
         if number in flows:
             found.setdefault(flows[number], []).extend(_step(message.family, attributes))
     return found
 
 
-def _ends(network: bytes, transport: bytes) -> tuple[Flow, Flow]:
-    four = network[0] >> 4 == 4
-    source, destination = (network[12:16], network[16:20]) if four else (network[8:24], network[24:40])
-    ports = int.from_bytes(transport[:2]), int.from_bytes(transport[2:4])
-    return (str(ipaddress.ip_address(source)), ports[0]), (str(ipaddress.ip_address(destination)), ports[1])
+def _ports(transport: bytes) -> tuple[int, int]:
+    return int.from_bytes(transport[:2]), int.from_bytes(transport[2:4])
 
 
 def _step(family: str, attributes: Attributes) -> Iterator[Step]:
