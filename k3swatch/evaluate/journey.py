@@ -68,7 +68,7 @@ def _to_server(walk: Walk, scene: Scene, states: States, dport: int) -> States:
         states = before_ip(walk, scene, states, lambda *what: run(walk, *what))
         states = hook(walk, scene, PREROUTING, states, dport)
         here, away = _parted(walk, scene, states)
-        here = hook(walk, scene, INPUT, here, dport, late=True)
+        here = hook(walk, _demultiplexed(scene, dport), INPUT, here, dport, late=True)
         for oif, leaving in away:
             on = replace(scene, oif=oif)
             leaving = hook(walk, on, FORWARD, leaving, dport, late=True)
@@ -82,7 +82,7 @@ def _to_server(walk: Walk, scene: Scene, states: States, dport: int) -> States:
     inside = replace(scene, iif=loopback, oif=None, uid=None)
     here = hook(walk, inside, PREROUTING, here, dport, nat=False, late=True)
     here = _staying(walk, scene, here)
-    here = hook(walk, inside, INPUT, here, dport, nat=False, late=True)
+    here = hook(walk, _demultiplexed(inside, dport), INPUT, here, dport, nat=False, late=True)
     for oif, leaving in away:
         here.update(hook(walk, replace(scene, oif=oif), POSTROUTING, leaving, dport, late=True))
     return here
@@ -97,7 +97,7 @@ def _to_client(walk: Walk, scene: Scene, states: States, dport: int) -> States:
     away = {packet: cubes for packet, cubes in states.items() if packet not in here}
     if here:
         client = _loopback(scene, "oif") if local else _answered(scene)
-        out = replace(scene, iif=None, oif=client, uid=SERVER_UID)
+        out = replace(scene, iif=None, oif=client, uid=_server(scene, dport))
         here = answered(walk, out, hook(walk, out, OUTPUT, here, dport))
         here = hook(walk, out, POSTROUTING, here, dport, late=True)
         if local:
@@ -149,6 +149,18 @@ def _again(states: States) -> States:
 def _usual(sport: Var) -> Var:
     """The port that answers go to: one that systems choose by themselves. Who refuses answers to port 25 means mail."""
     return sport if size(sport.base) == 1 else Var(sport.name, EPHEMERAL, sport.kind, sport.words)
+
+
+def _demultiplexed(scene: Scene, dport: int) -> Scene:
+    """In the input hook a packet of a connection that exists has its socket already (ip_early_demux)."""
+    return scene if scene.turn is Turn.FIRST else replace(scene, uid=_server(scene, dport))
+
+
+def _server(scene: Scene, dport: int) -> Var:
+    """The user of the socket that answers; known where all that listen on the port are one user's."""
+    uids = {s.uid for s in scene.host.sockets or () if s.port == dport and s.protocol is scene.protocol}
+    base = ((min(uids), max(uids)),) if len(uids) == 1 else SERVER_UID.base
+    return Var(SERVER_UID.name, base, SERVER_UID.kind, SERVER_UID.words)
 
 
 def _loopback(scene: Scene, name: str) -> Var:

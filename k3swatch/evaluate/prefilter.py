@@ -102,6 +102,7 @@ def required_source(exprs: Sequence[Expr], family: Family) -> bytes | None:
 
 
 _TUPLE = frozenset({7, 8, 9, 10, 11, 12, 17, 19, 20, 21, 22})  # NFT_CT_*: protocols, addresses, ports, zone
+_OWNER = (10, 11)  # NFT_META_SKUID, _SKGID: of a socket that only later packets have
 _STATE, _STATUS, _EXPIRES, _DIRECTION = 1, 0x40, 0x80, 0x1000  # XT_CONNTRACK_*
 
 
@@ -116,6 +117,8 @@ def _phased(expr: Expr) -> bool:
     match expr:
         case Ct():
             return expr.key not in _TUPLE
+        case Meta():
+            return expr.key in _OWNER
         case Payload():
             return expr.base == 2 and expr.offset + expr.length > 4
         case XtMatch(spec=xt.State()):

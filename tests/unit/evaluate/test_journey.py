@@ -12,6 +12,7 @@ from k3swatch.evaluate import explain_flow, judge
 from k3swatch.evaluate.prefilter import phased, required_source
 from k3swatch.model.expr import (
     Bitwise,
+    Byteorder,
     Cmp,
     Code,
     Ct,
@@ -25,6 +26,7 @@ from k3swatch.model.expr import (
     Payload,
     PayloadSet,
     Queue,
+    Range,
     Redir,
     Synproxy,
     XtMatch,
@@ -335,6 +337,16 @@ def test_later_packets(rule: list[Expr], hook: int) -> None:
     (finding,) = found(ruleset(("filter", hook, 0, [rule])))
     assert (finding.state, finding.conditions) == (State.BLOCKED, ())
     assert "as soon as the connection is there" in (finding.why or "")
+
+
+@pytest.mark.parametrize(("low", "states"), [(0, {State.BLOCKED}), (1000, set())])
+def test_later_packets_have_the_servers_socket(low: int, states: set[State]) -> None:
+    """The first has none yet: `meta skuid` breaks. Root's it is here."""
+    bounds = [low.to_bytes(4), (low + 999).to_bytes(4)]
+    skuid: list[Expr] = [Meta(1, 10), Byteorder(1, 1, 1, 4, 4), Range(1, 0, *bounds), *DROP]
+    for vantage in Vantage:
+        findings = found(ruleset(("filter", INPUT, 0, [skuid])), vantage)
+        assert {f.state for f in findings if not f.conditions} == states
 
 
 def test_later_packets_are_not_looked_at_where_nothing_tells_them_apart() -> None:
