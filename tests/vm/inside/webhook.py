@@ -1,4 +1,4 @@
-"""Whoever is told over HTTP: appends what comes, a line of JSON {"at", "uptime", "body"} each, to a file.
+"""Whoever is told over HTTP: appends what comes, a line of JSON {"at", "body"} each, to a file.
 
 webhook.py FILE [PORT]          stands for Alertmanager, or for what it notifies
 """
@@ -18,7 +18,7 @@ class Receiver(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with Path(sys.argv[1]).open("a") as file:
-            file.write(json.dumps({"at": time.time(), "uptime": time.monotonic(), "body": body}) + "\n")
+            file.write(json.dumps({"at": time.time(), "body": body}) + "\n")
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
