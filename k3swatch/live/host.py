@@ -65,18 +65,14 @@ def read_raw_host(ports: Iterable[int] | None = None) -> RawHost:
                 return found[:MOST]
         return None
 
+    addresses, links = read(rtnetlink.addresses, "addresses"), read(rtnetlink.links, "interfaces")
+    tcp = read(lambda: sockdiag.sockets(Protocol.TCP.number), "TCP listeners")
+    udp = read(lambda: sockdiag.sockets(Protocol.UDP.number), "UDP sockets")
+    routes, rules = read(rtnetlink.routes, "routes"), read(rtnetlink.policy_rules, "policy rules")
     virtual = read(lambda: ipvs.read(ports), "IPVS")
-    return RawHost(
-        socket.gethostname(),
-        read(rtnetlink.addresses, "addresses"),
-        read(rtnetlink.links, "interfaces"),
-        read(lambda: sockdiag.sockets(Protocol.TCP.number), "TCP listeners"),
-        read(lambda: sockdiag.sockets(Protocol.UDP.number), "UDP sockets"),
-        tuple(unreadable),
-        read(rtnetlink.routes, "routes"),
-        read(rtnetlink.policy_rules, "policy rules"),
-        virtual,
-    )
+    # last: by now it holds what any of the above had to say
+    said = tuple(unreadable)
+    return RawHost(socket.gethostname(), addresses, links, tcp, udp, said, routes, rules, virtual)
 
 
 def decode_host(raw: RawHost) -> Host:
