@@ -20,6 +20,7 @@ from k3swatch.demo.netns import Namespace, namespaces, run
 
 HAMMER = "/tmp/hammer"
 OUTPUT = Path("/run/watcher")  # what a watcher prints: in memory, as nothing reads it
+WARM = 200  # connections before it counts: the incident is told, and is news no more
 PLAIN, DIVERTED, POD = "192.0.2.1", "192.0.2.2", "10.42.0.9"
 WAYS = {"other port": (PLAIN, 7443), "delivered": (PLAIN, 6443), "diverted": (DIVERTED, 6443)}
 RULES = f"""
@@ -201,12 +202,12 @@ def main() -> None:
     """inside.py COUNT REPEATS WATCHER..."""
     count, repeats = map(int, sys.argv[1:3])
     with around() as client:
-        session(client, count, 1)  # caches
+        session(client, WARM, 1)  # caches
         for name in sys.argv[3:]:
             before = session(client, count, repeats)
             watched = k3swatch(name.removeprefix("k3swatch ")) if name.startswith("k3swatch ") else peer(name)
             with watched as pids:
-                session(client, count, 1, pids)
+                session(client, WARM, 1, pids)
                 spent = busy(pids)
                 during = session(client, count, repeats, pids)
                 own = (busy(pids) - spent) / (count * repeats * len(WAYS))
