@@ -20,7 +20,7 @@ _AF_INET, _AF_INET6 = 2, 10
 
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_IFA_F_DEPRECATED = 0x20
+_IFA_F_OPTIMISTIC, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x04, 0x20, 0x40
 
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_GROUP, _IFLA_XDP = 3, 5, 10, 18, 27, 43
@@ -64,7 +64,11 @@ def decode_address(raw: bytes) -> LocalAddress:
     value = attributes.raw(_IFA_LOCAL if _IFA_LOCAL in attributes else _IFA_ADDRESS)
     flags = _u32(attributes, _IFA_FLAGS, flags)
     return LocalAddress(
-        _ip(family, value, "address"), index, prefix_length, deprecated=bool(flags & _IFA_F_DEPRECATED)
+        _ip(family, value, "address"),
+        index,
+        prefix_length,
+        deprecated=bool(flags & _IFA_F_DEPRECATED),
+        tentative=flags & (_IFA_F_TENTATIVE | _IFA_F_OPTIMISTIC) == _IFA_F_TENTATIVE,
     )
 
 

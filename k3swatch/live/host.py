@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -18,7 +19,7 @@ from k3swatch.live import ipvs
 from k3swatch.live.holders import Holders
 from k3swatch.live.programs import Programs
 from k3swatch.model.ipvs import VirtualServer
-from k3swatch.model.port import Host, ListeningSocket, ProtectedPort
+from k3swatch.model.port import Host, ListeningSocket, LocalAddress, ProtectedPort
 from k3swatch.model.routing import REFUSING, Routing
 from k3swatch.model.words import Protocol
 from k3swatch.sources import rtnetlink, sockdiag
@@ -65,18 +66,39 @@ def read_raw_host(ports: Iterable[int] | None = None) -> RawHost:
                 return found[:MOST]
         return None
 
-    addresses, links = read(rtnetlink.addresses, "addresses"), read(rtnetlink.links, "interfaces")
+    links = read(rtnetlink.links, "interfaces")
     tcp = read(lambda: sockdiag.sockets(Protocol.TCP.number), "TCP listeners")
     udp = read(lambda: sockdiag.sockets(Protocol.UDP.number), "UDP sockets")
-    routes, rules = read(rtnetlink.routes, "routes"), read(rtnetlink.policy_rules, "policy rules")
+    rules = read(rtnetlink.policy_rules, "policy rules")
+    addresses = read(rtnetlink.addresses, "addresses")
+    for _ in range(
+        _TRIES
+    ):  # of one moment: an address whose own route is missing looks like one that is routed off
+        before, routes = addresses, read(rtnetlink.routes, "routes")
+        addresses = read(rtnetlink.addresses, "addresses")
+        if routes is None or _assigned(before) == _assigned(addresses):
+            break
     virtual = read(lambda: ipvs.read(ports), "IPVS")
     # last: by now it holds what any of the above had to say
     said = tuple(unreadable)
     return RawHost(socket.gethostname(), addresses, links, tcp, udp, said, routes, rules, virtual)
 
 
+def _assigned(messages: list[bytes] | None) -> set[LocalAddress]:
+    """What addresses there are, without what changes by itself (how long they are valid)."""
+    found: set[LocalAddress] = set()
+    for message in messages or ():
+        with suppress(DecodeError):  # named by decode_host
+            found.add(decode_address(message))
+    return found
+
+
 def decode_host(raw: RawHost) -> Host:
-    """The same as values. A message that does not decode is left out and named."""
+    """The same as values. A message that does not decode is left out and named.
+
+    Left out as well: addresses that are tentative. Nobody can be reached at them, and there is no route to them yet
+    (addrconf_dad_completed); when they are assigned, the kernel says so.
+    """
     unreadable = list(raw.unreadable)
 
     def decode(what: str, messages: Iterable[bytes] | None, decoder: Callable[[bytes], T]) -> list[T]:
@@ -88,7 +110,8 @@ def decode_host(raw: RawHost) -> Host:
                 unreadable.append(f"{what}: {error}")
         return found
 
-    addresses = tuple(decode("addresses", raw.addresses, decode_address))
+    found = decode("addresses", raw.addresses, decode_address)
+    addresses = tuple(address for address in found if not address.tentative)
     interfaces = tuple(decode("interfaces", raw.links, decode_link))
     sockets: list[ListeningSocket] | None = None
     if raw.tcp is not None and raw.udp is not None:

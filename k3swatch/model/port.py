@@ -84,6 +84,7 @@ class LocalAddress:
     interface: int
     prefix_length: int
     deprecated: bool = False
+    tentative: bool = False  # not assigned yet: somebody else may have it (RFC 4862, 5.4)
 
 
 @dataclass(frozen=True, slots=True)

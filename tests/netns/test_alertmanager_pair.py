@@ -93,6 +93,7 @@ def scene(directory: Path, alone: bool = False) -> Iterator[Scene]:
             "addr add 192.0.2.1/24 dev eth0",
             "link set eth0 up",
             "link set peer0 up",
+            "route add default via 192.0.2.2",
         )
         stack.enter_context(space.inside())
         stack.enter_context(socket.create_server(("0.0.0.0", 6443)))

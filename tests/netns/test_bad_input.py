@@ -47,6 +47,7 @@ def space(root: None) -> Iterator[Namespace]:
             "link add eth0 type veth peer name peer0",
             "addr add 192.0.2.1/24 dev eth0",
             "link set eth0 up",
+            "route add default via 192.0.2.2",
         )
         with bad.inside():
             listener = socket.create_server(("0.0.0.0", 6443))

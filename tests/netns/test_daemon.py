@@ -34,6 +34,7 @@ def space(root: None) -> Iterator[Namespace]:
             "addr add 192.0.2.1/24 dev eth0",
             "link set eth0 up",
             "link set peer0 up",
+            "route add default via 192.0.2.2",
         )
         with one.inside():
             listener = socket.create_server(("0.0.0.0", 6443))

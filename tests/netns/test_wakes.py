@@ -43,6 +43,7 @@ def space(root: None) -> Iterator[Namespace]:
             "addr add 192.0.2.1/24 dev eth0",
             "link set eth0 up",
             "link set peer0 up",
+            "route add default via 192.0.2.2",
         )
         yield space
 

@@ -44,6 +44,8 @@ def node() -> Iterator[Namespace]:
             "addr add 10.42.0.1/24 dev cni0",
             *(f"link set {name} addrgenmode none" for name in ("eth0", "far0", "cni0", "far1")),
             *(f"link set {name} up" for name in ("eth0", "far0", "cni0", "far1")),
+            "route add default via 192.168.1.1",
+            "route add default via fd00:1::1",
         )
         yield space
 

@@ -48,6 +48,14 @@ def test_ipv6_address_with_long_flags() -> None:
     assert decode_address(raw) == LocalAddress(ipaddress.ip_address("fd00::1"), 3, 24, deprecated=True)
 
 
+@pytest.mark.parametrize(
+    ("flags", "tentative"), [(0x80, False), (0xC0, True), (0xC8, True), (0x44, False)], ids=hex
+)
+def test_an_address_that_others_may_have_is_tentative(flags: int, tentative: bool) -> None:
+    """Duplicate address detection runs, or has failed; an optimistic one is used meanwhile (RFC 4429)."""
+    assert decode_address(address(10, flags, nla(1, V6))).tentative is tentative
+
+
 def test_link() -> None:
     raw = link(0x1, nla(3, b"veth0\0"), nla(27, struct.pack("=I", 5)), nla(18, nla(1, b"veth\0")))
     assert decode_link(raw) == Interface(3, "veth0", up=True, group=5, kind="veth")
