@@ -11,7 +11,8 @@
 #include "kernel.h"
 #include "doer.h"
 
-#define TCP_LISTEN	   10 /* enum, include/net/tcp_states.h */
+#define TCP_CLOSE	   7 /* enum, include/net/tcp_states.h */
+#define TCP_LISTEN	   10
 #define IPT_SO_SET_REPLACE 64 /* and IP6T_SO_SET_REPLACE, uapi/linux/netfilter_ipv[46]/ */
 #define NFPROTO_IPV4	   2
 #define NFPROTO_IPV6	   10
@@ -147,7 +148,10 @@ inline_always void tell(u8 kind, u16 port, u8 family, u32 inode)
 		bump(LOST_DEED);
 }
 
-/* raw tracepoint sock:inet_sock_set_state(sk, old, new): to and from TCP_LISTEN in the context of who does it
+/*
+ * raw tracepoint sock:inet_sock_set_state(sk, old, new): to TCP_LISTEN, and from it to TCP_CLOSE, in the
+ * context of who does it. Every connection that is accepted leaves TCP_LISTEN, too: it begins as a copy of
+ * the listener (inet_csk_clone_lock) and goes to TCP_SYN_RECV.
  */
 int state_set(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -156,7 +160,7 @@ int state_set(struct bpf_raw_tracepoint_args *ctx)
 	const void *socket;
 	u16 port;
 
-	if (old != TCP_LISTEN && new != TCP_LISTEN)
+	if (new != TCP_LISTEN && (old != TCP_LISTEN || new != TCP_CLOSE))
 		return 0;
 	port = LOAD(u16, sk, SOCK_PORT);
 	if (!ports.lookup(&port) || !our_netns(LOAD(const void *, sk, SOCK_NET)))

@@ -213,11 +213,13 @@ def test_status_says_how_processes_are_seen(daemon: Daemon) -> None:
 
 
 def test_listeners_are_told_of(space: Namespace, watch: FlowWatch) -> None:
-    """On protected ports of this namespace, with whose they are."""
+    """On protected ports of this namespace, with whose they are; and not of the connections that they accept."""
     watch.doer.protect([ProtectedPort("api", 7443)])
     for port in (7444, 7443):
         with space.inside():
             server = socket.create_server(("127.0.0.1", port))
+            for _ in range(5):
+                socket.create_connection(("127.0.0.1", port)).close()
         inode = os.fstat(server.fileno()).st_ino
         server.close()
     socket.create_server(("127.0.0.1", 7443)).close()
