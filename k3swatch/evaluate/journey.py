@@ -82,7 +82,7 @@ def _to_server(walk: Walk, scene: Scene, states: States, dport: int) -> States:
     inside = replace(scene, iif=loopback, oif=None, uid=None)
     here = hook(walk, inside, PREROUTING, here, dport, nat=False, late=True)
     here = _staying(walk, scene, here)
-    here = hook(walk, _demultiplexed(inside, dport), INPUT, here, dport, nat=False, late=True)
+    here = hook(walk, inside, INPUT, here, dport, nat=False, late=True)
     for oif, leaving in away:
         here.update(hook(walk, replace(scene, oif=oif), POSTROUTING, leaving, dport, late=True))
     return here
@@ -152,7 +152,8 @@ def _usual(sport: Var) -> Var:
 
 
 def _demultiplexed(scene: Scene, dport: int) -> Scene:
-    """In the input hook a packet of a connection that exists has its socket already (ip_early_demux)."""
+    """In the input hook a packet of a connection that exists has its socket already (tcp_v4_early_demux); not one that
+    has come over loopback, which is routed already and so is not looked up (ip_rcv_finish_core)."""
     return scene if scene.turn is Turn.FIRST else replace(scene, uid=_server(scene, dport))
 
 

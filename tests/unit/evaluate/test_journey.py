@@ -341,12 +341,12 @@ def test_later_packets(rule: list[Expr], hook: int) -> None:
 
 @pytest.mark.parametrize(("low", "states"), [(0, {State.BLOCKED}), (1000, set())])
 def test_later_packets_have_the_servers_socket(low: int, states: set[State]) -> None:
-    """The first has none yet: `meta skuid` breaks. Root's it is here."""
+    """The first has none yet: `meta skuid` breaks. Root's it is here. What comes over loopback never has one."""
     bounds = [low.to_bytes(4), (low + 999).to_bytes(4)]
     skuid: list[Expr] = [Meta(1, 10), Byteorder(1, 1, 1, 4, 4), Range(1, 0, *bounds), *DROP]
-    for vantage in Vantage:
-        findings = found(ruleset(("filter", INPUT, 0, [skuid])), vantage)
-        assert {f.state for f in findings if not f.conditions} == states
+    rules = ruleset(("filter", INPUT, 0, [skuid]))
+    assert {f.state for f in found(rules, Vantage.EXTERNAL) if not f.conditions} == states
+    assert not found(rules, Vantage.LOCAL)
 
 
 def test_later_packets_are_not_looked_at_where_nothing_tells_them_apart() -> None:

@@ -128,4 +128,4 @@ def test_a_syn_may_ask_for_ecn() -> None:
 def test_a_first_packet_has_no_socket_after_the_loopback() -> None:
     ruleset = TableRuleset()
     ruleset.base("t", "i", INPUT, [Meta(1, 10), Cmp(1, 5, bytes(4)), *verdict(Code.DROP)], kind="filter")
-    assert {f.why for f in found(ruleset, Vantage.LOCAL)} == {"refused as soon as the connection is there"}
+    assert not found(ruleset, Vantage.LOCAL)
