@@ -33,6 +33,8 @@ from k3swatch.model.words import Mechanism, Protocol, State, Vantage
 
 Place = tuple[ChainRef, int]
 DELIVERED, DIVERTED, BLOCKED, MAYBE = "delivered", "diverted", "blocked", "maybe"
+# what evaluate/findings.py says of a drop that first packets do not meet
+LATE = ("answers are refused", "refused as soon as the connection is there")
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def exactly(rig: Rig, dial: Dial, seen: Seen, said: Judgement) -> str:
     if said.word == BLOCKED:
         if where not in NOBODY:
             return "FALSE ALARM"
-        if _behind_nat(dial, said):
+        if _behind_nat(dial, said) or (not refused and _later(said)):
             return ""
         return _same_path("refuses", said, refused)
     if where not in NOBODY:
@@ -179,6 +181,14 @@ def _behind_nat(dial: Dial, said: Judgement) -> bool:
     if away and (to not in (V4.other, V6.other, V4.web, V6.web) or port != "6443"):
         return True  # nobody is there whose answers could be refused
     return dial.source in (V4.loopback, V6.loopback) and away and not switches.LOOPBACK_ELSEWHERE
+
+
+def _later(said: Judgement) -> bool:
+    """Whether what is refused is an answer, or what follows it, or not even that: see NO_ANSWER, TPROXY_THEN_NAT."""
+    why = said.findings[0].why or ""
+    if said.findings[0].mechanism is Mechanism.TPROXY and not switches.TPROXY_THEN_NAT:
+        return True
+    return not switches.NO_ANSWER and any(words in why for words in LATE)
 
 
 def _redirected(dial: Dial, seen: Seen, said: Judgement) -> bool:

@@ -22,3 +22,11 @@ SOCKET_AT_INPUT = False
 
 # The input interface in postrouting chains: answers of this host to a pod, which leave by a bridge, have one.
 IIF_AT_POSTROUTING = False
+
+# Answers, and what follows them, where there are none or where they take another way: the pod is not there, the server
+# is the client's neighbour. That nobody is served is right; the rule that is named would refuse what never comes.
+NO_ANSWER = False
+
+# A packet that TPROXY has given to a socket and NAT sends elsewhere after that: it is taken to stay here. Nobody gets
+# it, which is right, but not for the rule that is named.
+TPROXY_THEN_NAT = False

@@ -173,7 +173,7 @@ def test_a_ruleset_that_changed_meanwhile_is_not_touched(
         return write(directory, name, content)
 
     monkeypatch.setattr(savedfile, "write", meanwhile)
-    comm = Path("/proc/self/comm").read_text()
+    comm = Path("/proc/self/comm").read_text().rstrip("\n")
     try:
         with place.host.inside(), NftablesSource() as source:
             case = look(source, ProtectedPort("k3s-api", 6443), str(tmp_path))
