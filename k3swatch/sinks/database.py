@@ -144,10 +144,21 @@ class Database:
 def open_incidents_beside_a_full_disk(path: Path) -> list[str]:
     """The bodies of all open incidents from a file that cannot be opened for writing, oldest first.
 
-    Also on a file system that is mounted read-only. What is still in the write-ahead log only is not seen.
+    As its only user SQLite needs no room for shared memory (<https://sqlite.org/wal.html#noshm>). Where it may not lock
+    the file either (a file system that is mounted read-only), what is still in the write-ahead log only is not seen.
     """
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, timeout=1.0)
+    uri = path.absolute().as_uri()
     try:
+        return _open_incidents(uri, "PRAGMA locking_mode=EXCLUSIVE")
+    except sqlite3.Error:
+        return _open_incidents(f"{uri}?mode=ro&immutable=1")
+
+
+def _open_incidents(uri: str, *pragmas: str) -> list[str]:
+    connection = sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None)
+    try:
+        for pragma in pragmas:
+            connection.execute(pragma)
         rows = connection.execute(OPEN_INCIDENTS).fetchall()
     finally:
         connection.close()

@@ -97,17 +97,19 @@ class Store:
 
     def _bodies(self) -> list[str]:
         database = self._open()
+        if database is None:
+            # without its log the file may look damaged: it stays where it is, and why it could not be opened was said
+            with contextlib.suppress(sqlite3.Error):
+                if self._path.exists():
+                    return open_incidents_beside_a_full_disk(self._path)
+            return []
         try:
-            if database is not None:
-                return list(database.open_incidents())
-            if self._path.exists():
-                return open_incidents_beside_a_full_disk(self._path)
+            return list(database.open_incidents())
         except sqlite3.Error as error:
             self._trouble(error)
+            return []
         finally:
-            if database is not None:
-                database.close()
-        return []
+            database.close()
 
     def _open(self) -> Database | None:
         """The file, if it is usable; a damaged one is moved aside and a new one made."""

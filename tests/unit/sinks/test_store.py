@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -233,6 +234,23 @@ def test_beside_a_full_disk_what_is_known_is_read_all_the_same(
     second = stores(tmp_path)
     assert [incident.id for incident in second.load()] == [make.transition(Change.OPENED).incident.id]
     assert second.failures == 1
+
+
+def test_beside_a_full_disk_what_is_in_the_log_only_is_read_as_well(
+    make: Any, stores: Stores, tmp_path: Path
+) -> None:
+    """A daemon was killed and there is no room for shared memory: here a link is in its way."""
+    killed, left = database.Database(tmp_path / FILE), tmp_path / "left"
+    killed.write(make.transition(Change.OPENED))
+    killed.recount(replace(make.transition(Change.OPENED).incident, connections=7))
+    left.mkdir()
+    (left / f"{FILE}-shm").symlink_to("nowhere")
+    for name in (FILE, f"{FILE}-wal"):
+        shutil.copyfile(tmp_path / name, left / name)
+    killed.close()
+    assert [incident.connections for incident in stores(left).load()] == [7]
+    assert [event.notice for event in stores.events] == [Notice.SINK_FAILED]
+    assert not list(left.glob("*damaged*"))
 
 
 def test_on_a_full_disk_the_file_stays_open(
