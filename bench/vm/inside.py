@@ -193,15 +193,20 @@ def idle(pids: Sequence[int]) -> bool:
     return busy(pids) - before < 0.15
 
 
-def session(client: Namespace, count: int, repeats: int, pids: Sequence[int] = ()) -> dict[str, list[float]]:
-    """Seconds of a connection on each way, `repeats` times in turn."""
+def session(
+    client: Namespace, count: int, repeats: int, pids: Sequence[int] = ()
+) -> tuple[dict[str, list[float]], float]:
+    """Seconds of a connection on each way, `repeats` times in turn; what the watcher itself computed for each."""
     found: dict[str, list[float]] = {way: [] for way in WAYS}
+    own = 0.0
     for _ in range(repeats):
         for way, seconds in found.items():
             if pids:
                 until(lambda: idle(pids), "the watcher comes to rest")
+            before = busy(pids)
             seconds.append(dial(client, way, count))
-    return found
+            own += busy(pids) - before
+    return found, own / (count * repeats * len(WAYS))
 
 
 def main() -> None:
@@ -210,21 +215,15 @@ def main() -> None:
     with around() as client:
         session(client, WARM, 1)  # caches
         for name in sys.argv[3:]:
-            before = session(client, count, repeats)
+            before, _ = session(client, count, repeats)
             watched = k3swatch(name.removeprefix("k3swatch ")) if name.startswith("k3swatch ") else peer(name)
             with watched as pids:
                 session(client, WARM, 1, pids)
-                spent = busy(pids)
-                during = session(client, count, repeats, pids)
-                own = (busy(pids) - spent) / (count * repeats * len(WAYS))
+                during, own = session(client, count, repeats, pids)
                 sizes = memory(pids)
-            result = {
-                "name": name,
-                "before": before,
-                "during": during,
-                "after": session(client, count, repeats),
-            }
-            print(json.dumps(result | {"own": own} | sizes), flush=True)
+            after, _ = session(client, count, repeats)
+            result = {"name": name, "before": before, "during": during, "after": after, "own": own}
+            print(json.dumps(result | sizes), flush=True)
 
 
 if __name__ == "__main__":
