@@ -57,9 +57,17 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 128 + 2
     except Exception:  # noqa: BLE001  see above: it must not end with 1
-        traceback.print_exc()
+        _trace()
         complain(
-            "this is a bug in k3swatch, not an answer: please report it, with `k3swatch snapshot -o FILE`"
+            "this is a bug in k3swatch, not an answer: please report the lines above, with `k3swatch snapshot -o FILE`"
         )
         return BAD if "run" in argv[:1] else UNKNOWN
     return status
+
+
+def _trace() -> None:
+    """The traceback; what it quotes may be anybody's text."""
+    from k3swatch.view.escape import escape
+
+    for line in traceback.format_exc().splitlines():
+        print(escape(line), file=sys.stderr)

@@ -27,6 +27,7 @@ class ControlSocket:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             self._bind()
+            self._inode = os.stat(path).st_ino
         except OSError as error:
             self._socket.close()
             raise SourceError(
@@ -34,7 +35,6 @@ class ControlSocket:
                 "`k3swatch status` will not work; see control.socket",
             ) from error
         self._socket.setblocking(False)
-        self._inode = os.stat(path).st_ino
 
     def _bind(self) -> None:
         os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)

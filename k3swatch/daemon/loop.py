@@ -88,6 +88,9 @@ class Daemon:
                 self._turn()
                 for key, _ in self.selector.select(self._patience()):
                     key.data()
+        except Exception as error:
+            self._stopping = notices.because(error)
+            raise
         finally:
             self.notifier.stopping()
             self.tell(notices.stopped(self._stopping or "an error", self.clock.now()))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Sequence
 
 from k3swatch import __version__
 from k3swatch.config import Config
-from k3swatch.errors import ConfigError, SourceError
+from k3swatch.errors import ConfigError, K3swatchError, SourceError
 from k3swatch.incident.guarded import News, What
 from k3swatch.k3s.find import Found
 from k3swatch.model.finding import Observation, PortVerdict
@@ -33,8 +34,16 @@ def _port(verdict: PortVerdict) -> str:
     return f"{port.spec}{name} is {state if state in (State.DELIVERED, State.UNSERVED) else state.upper()}"
 
 
+def because(error: Exception) -> str:
+    """Why the daemon ends that did not mean to; of a bug, where it is."""
+    if isinstance(error, K3swatchError):
+        return str(error)
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"a bug, {type(error).__name__}: {error} ({at.filename}:{at.lineno})"
+
+
 def stopped(why: str, now: float) -> Event:
-    """The daemon ends, on purpose."""
+    """The daemon ends."""
     return Event(Notice.STOPPED, "k3swatch", f"k3swatch stops: {why}; nobody watches the ports now", now)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from k3swatch import __version__
-from k3swatch.errors import SourceError
+from k3swatch.errors import DecodeError, SourceError
 from k3swatch.k3s.find import Found
 from k3swatch.live.doer import NoDoer
 from k3swatch.live.flows import FlowWatch
@@ -32,7 +32,7 @@ def counts(daemon: Daemon) -> Sequence[FlowCount]:
         return ()
     try:
         return watch.counts()
-    except SourceError as error:
+    except (SourceError, DecodeError) as error:
         daemon.sources.flows.failed(error)
         return ()
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from k3swatch.clock import Clock
 from k3swatch.daemon import confine
+from k3swatch.daemon.notices import because
 from k3swatch.daemon.source import Source
 from k3swatch.errors import DecodeError, K3swatchError, SourceError
 from k3swatch.live.flows import FlowWatch, open_flow_watch
@@ -130,6 +131,8 @@ class Sources:
             self._loaded.append(open_flow_watch())
         except (K3swatchError, OSError) as error:
             self._loaded.append(error)
+        except Exception as error:  # noqa: BLE001  the loop waits for this thread's word, and nobody else asks for it
+            self._loaded.append(SourceError(because(error)))
         self._wake()
 
     def _take_flows(self) -> FlowWatch:

@@ -30,6 +30,7 @@ from k3swatch.errors import SourceError
 
 JOURNALD = "/lib/systemd/systemd-journald"
 PATIENCE = 20.0  # seconds a service may take to answer
+STARTING = 60.0  # and to start, on a machine that does much else
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -92,7 +93,9 @@ class Service:
             )
         try:
             wait_until(
-                lambda: self.ready() or self.process is None or self.process.poll() is not None, self.name
+                lambda: self.ready() or self.process is None or self.process.poll() is not None,
+                self.name,
+                STARTING,
             )
             if process.poll() is not None:
                 raise SourceError(f"{self.name}: ended with status {process.returncode}")

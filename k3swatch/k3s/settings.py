@@ -26,6 +26,7 @@ VARIABLES = {
 }
 SHORT = {"d": "data-dir", "s": "server", "c": "config"}
 SERVICE_CIDR = "10.43.0.0/16"
+SMALLEST = 8  # addresses of a service-cidr: kubernetes, pkg/controlplane/services.go, ServiceIPRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,12 @@ def _networks(said: Sequence[str], troubles: list[str]) -> list[Network]:
     found: list[Network] = []
     for each in [part.strip() for text in said[:8] for part in text.split(",")][:8]:
         try:
-            found.append(ipaddress.ip_network(each, strict=False))
+            network = ipaddress.ip_network(each, strict=False)
         except ValueError:
             troubles.append(f"service-cidr: {each[:64]!r} is no network")
+            continue
+        if network.num_addresses >= SMALLEST:
+            found.append(network)
+        else:
+            troubles.append(f"service-cidr: {each[:64]!r} is too small, kube-apiserver refuses it")
     return found or [ipaddress.ip_network(SERVICE_CIDR)]

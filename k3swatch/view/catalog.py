@@ -235,8 +235,11 @@ known before: they are not told a second time. The next entry says how connectio
         "41375688b816467d87f17de47df13bc5",
         "k3swatch does not watch any more",
         """\
-The daemon was stopped. Nobody watches the protected ports until it is started again; open incidents
-are kept and will not be told twice.""",
+The daemon was stopped, or an error ended it: the message says which. Nobody watches the protected ports until it
+is started again; open incidents are kept and will not be told twice.
+
+Of a bug the whole traceback is on standard error, for a service:
+    journalctl -u k3swatch""",
     ),
     Kind.GUARDED: Entry(
         "29d6fb6e3c0b4d1f9a77a8d5c1f06b42",

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.onehost import one_host
 
+from k3swatch.demo import kubernetes
 from k3swatch.demo.lab import Lab, lab
 from k3swatch.demo.netns import Namespace
 
@@ -54,6 +56,30 @@ def private_lab(root: None) -> Iterator[Lab]:
     """A lab for one test."""
     with lab() as made:
         yield made
+
+
+@pytest.fixture
+def space(root: None) -> Iterator[Namespace]:
+    """A host with one address, and a listener on 6443."""
+    with one_host(6443) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def kube_lab(root: None) -> Iterator[Lab]:
+    """A lab whose klipper-lb pod sends connections to the ClusterIP, as on a real node; use `place`."""
+    with lab(proxy_to=kubernetes.CLUSTER_IP) as made:
+        yield made
+
+
+@pytest.fixture
+def place(kube_lab: Lab) -> Iterator[Lab]:
+    """That lab with kube-proxy's rules and no others."""
+    kube_lab.reset()
+    kubernetes.kube_proxy(kube_lab.host)
+    yield kube_lab
+    kube_lab.host.shell("! grep -qs nat /proc/net/ip_tables_names || iptables-legacy -t nat -F")
+    kube_lab.reset()
 
 
 @pytest.fixture(scope="session")

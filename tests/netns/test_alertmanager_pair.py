@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,8 +14,9 @@ from typing import Any
 
 import pytest
 from support.daemon import Daemon
+from support.onehost import one_host
 
-from k3swatch.demo.netns import Namespace, namespaces
+from k3swatch.demo.netns import Namespace
 from k3swatch.demo.services import Alertmanager, Webhook, get_json, wait_until
 
 NFT = "table ip evil { chain pre { type nat hook prerouting priority -100; tcp dport 6443 dnat to 10.9.9.9:443; }; }"
@@ -85,18 +85,8 @@ class Scene:
 @contextmanager
 def scene(directory: Path, alone: bool = False) -> Iterator[Scene]:
     """Everything up and quiet, in a namespace of its own that this thread is in."""
-    with namespaces("pair") as spaces, ExitStack() as stack:
-        space = spaces["pair"]
-        space.ip(
-            "link set lo up",
-            "link add eth0 type veth peer name peer0",
-            "addr add 192.0.2.1/24 dev eth0",
-            "link set eth0 up",
-            "link set peer0 up",
-            "route add default via 192.0.2.2",
-        )
+    with one_host(6443) as space, ExitStack() as stack:
         stack.enter_context(space.inside())
-        stack.enter_context(socket.create_server(("0.0.0.0", 6443)))
         webhook = stack.enter_context(Webhook())
         first, second = (Peer(directory / f"am{number}", webhook.url, number, alone) for number in (0, 1))
         for peer in (first, second):

@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.daemon import REPO, Daemon
 
-from k3swatch.demo.netns import Namespace, namespaces
+from k3swatch.demo.netns import Namespace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -35,24 +34,6 @@ COMMENTS = {
     "not UTF-8": os.fsdecode(bytes(range(0x80, 0x100)) * 2)[:255],
     "nothing": "",
 }
-
-
-@pytest.fixture
-def space(root: None) -> Iterator[Namespace]:
-    """A namespace with one address and a listener on 6443."""
-    with namespaces("bad") as spaces:
-        bad = spaces["bad"]
-        bad.ip(
-            "link set lo up",
-            "link add eth0 type veth peer name peer0",
-            "addr add 192.0.2.1/24 dev eth0",
-            "link set eth0 up",
-            "route add default via 192.0.2.2",
-        )
-        with bad.inside():
-            listener = socket.create_server(("0.0.0.0", 6443))
-        with listener:
-            yield bad
 
 
 def iptables(space: Namespace, *arguments: str) -> None:

@@ -17,7 +17,7 @@ from support import inject
 from support.daemon import REPO, Daemon
 
 from k3swatch.daemon import confine
-from k3swatch.demo.netns import namespaces
+from k3swatch.demo.netns import Namespace, namespaces
 
 NFT = "table ip evil { chain pre { type nat hook prerouting priority -100; tcp dport 6443 dnat to 10.9.9.9:443; }; }"
 
@@ -96,26 +96,14 @@ print(confine.give_up((38, 39), lambda: None), int(before, 16) & ~int(shown(), 1
 
 
 @pytest.fixture
-def managed(root: None, tmp_path: Path) -> Iterator[tuple[Daemon, socket.socket]]:
+def managed(space: Namespace, tmp_path: Path) -> Iterator[tuple[Daemon, socket.socket]]:
     """A daemon under a service manager, in a namespace with a listener."""
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.bind(str(tmp_path / "notify"))
-    with manager, namespaces("one") as spaces:
-        one = spaces["one"]
-        one.ip(
-            "link set lo up",
-            "link add eth0 type veth peer name peer0",
-            "addr add 192.0.2.1/24 dev eth0",
-            "link set eth0 up",
-            "link set peer0 up",
-            "route add default via 192.0.2.2",
-        )
-        with one.inside():
-            listener = socket.create_server(("0.0.0.0", 6443))
-        running = Daemon(one, tmp_path)
-        running.environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
-        with listener, running:
-            yield running, manager
+    running = Daemon(space, tmp_path)
+    running.environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+    with manager, running:
+        yield running, manager
 
 
 def until_notified(manager: socket.socket, text: str, timeout: float) -> None:

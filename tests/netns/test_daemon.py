@@ -16,30 +16,12 @@ from pathlib import Path
 import pytest
 from support.daemon import REPO, Daemon, python
 
+from k3swatch import cli
 from k3swatch.demo.lab import HOST, OTHER, Lab
-from k3swatch.demo.netns import Namespace, namespaces
+from k3swatch.demo.netns import Namespace
 
 NFT = "table ip evil { chain pre { type nat hook prerouting priority -100; tcp dport 6443 dnat to 10.9.9.9:443; }; }"
 REDIRECT = "-p tcp --dport 6443 -j REDIRECT --to-ports 7443"
-
-
-@pytest.fixture
-def space(root: None) -> Iterator[Namespace]:
-    """A namespace with one address and a listener on 6443."""
-    with namespaces("one") as spaces:
-        one = spaces["one"]
-        one.ip(
-            "link set lo up",
-            "link add eth0 type veth peer name peer0",
-            "addr add 192.0.2.1/24 dev eth0",
-            "link set eth0 up",
-            "link set peer0 up",
-            "route add default via 192.0.2.2",
-        )
-        with one.inside():
-            listener = socket.create_server(("0.0.0.0", 6443))
-        with listener:
-            yield one
 
 
 @pytest.fixture
@@ -85,6 +67,24 @@ def test_a_new_address_is_protected_at_once(daemon: Daemon, space: Namespace) ->
     assert daemon.state() == "delivered"
     space.ip("addr add 192.0.2.77/24 dev eth0")
     daemon.until_said("is DIVERTED to 10.9.9.9:443")
+
+
+def test_a_bug_ends_it_and_says_where(space: Namespace, tmp_path: Path) -> None:
+    """In its last line, which the journal has, and with the whole traceback on stderr; not with a status of 0."""
+    daemon = Daemon(space, tmp_path)
+    broken = "from k3swatch.daemon.watch import Watch; Watch.poll = lambda self: {}['x']; "
+    main = (
+        f"from k3swatch import cli; raise SystemExit(cli.main(['run', '--config', {str(daemon.config)!r}]))"
+    )
+    with space.inside():
+        command = [sys.executable, "-c", broken + main]
+        done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == cli.BAD
+    stopped = next(line for line in done.stderr.splitlines() if "k3swatch stops" in line)
+    assert "k3swatch stops: a bug, KeyError: 'x' (<string>:1); nobody watches the ports now" in stopped
+    assert "Traceback" in done.stderr
+    assert "in _poll" in done.stderr
+    assert done.stderr.rstrip().endswith("with `k3swatch snapshot -o FILE`")
 
 
 def test_listener_gone_is_a_notice_not_an_alarm(space: Namespace, tmp_path: Path) -> None:

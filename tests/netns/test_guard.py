@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +12,11 @@ import pytest
 from support.daemon import Daemon
 from support.hijacks import ALL_OURS, HIJACKS, LEGACY, Hijack, answers, service
 
-from k3swatch.demo import kubernetes as k8s
 from k3swatch.demo.apiserver import who_answers
-from k3swatch.demo.lab import API, OTHER, Lab, lab
+from k3swatch.demo.lab import API, OTHER, Lab
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NAT = [each for each in (*HIJACKS, LEGACY) if "refused" not in each.answers]
-
-
-@pytest.fixture(scope="module")
-def kube_lab() -> Iterator[Lab]:
-    """A lab whose klipper-lb pod sends connections to the ClusterIP, as on a real node."""
-    with lab(proxy_to=k8s.CLUSTER_IP) as made:
-        yield made
-
-
-@pytest.fixture
-def place(kube_lab: Lab) -> Iterator[Lab]:
-    kube_lab.reset()
-    k8s.kube_proxy(kube_lab.host)
-    yield kube_lab
-    kube_lab.host.run("iptables-legacy", "-t", "nat", "-F", check=False)
-    kube_lab.reset()
 
 
 def guard(k3swatch: Run, on: Lab, *words: str, status: int = 0) -> dict[str, Any]:

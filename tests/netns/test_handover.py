@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from support.daemon import REPO, Daemon
+from support.onehost import one_host
 
-from k3swatch.demo.netns import Namespace, namespaces
+from k3swatch.demo.netns import Namespace
 
 NFT = "table ip evil { chain out { type nat hook output priority -100; tcp dport 6443 dnat to 192.0.2.1:7443; }; }"
 
@@ -67,20 +68,8 @@ class Manager:
 @pytest.fixture
 def host(root: None) -> Iterator[Namespace]:
     """A host that serves 6443, and another thing on 7443."""
-    with namespaces("one") as spaces:
-        one = spaces["one"]
-        one.ip(
-            "link set lo up",
-            "link add eth0 type veth peer name peer0",
-            "addr add 192.0.2.1/24 dev eth0",
-            "link set eth0 up",
-            "link set peer0 up",
-        )
-        with one.inside():
-            listeners = [socket.create_server(("0.0.0.0", port)) for port in (6443, 7443)]
-        yield one
-        for listener in listeners:
-            listener.close()
+    with one_host(6443, 7443) as host:
+        yield host
 
 
 @pytest.fixture

@@ -6,15 +6,14 @@ import json
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.hijacks import ALL_OURS, HIJACKS, LEGACY, Hijack, answers, legacy, service
 
-from k3swatch.demo import kubernetes as k8s
-from k3swatch.demo.lab import HOST, OTHER, Lab, lab
+from k3swatch.demo.lab import HOST, OTHER, Lab
 from k3swatch.demo.netns import Namespace
 from k3swatch.errors import Interrupted
 from k3swatch.live import savedfile
@@ -24,21 +23,6 @@ from k3swatch.undo import apply as undo
 from k3swatch.undo.case import look
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def kube_lab() -> Iterator[Lab]:
-    """A lab whose klipper-lb pod sends connections to the ClusterIP, as on a real node."""
-    with lab(proxy_to=k8s.CLUSTER_IP) as made:
-        yield made
-
-
-@pytest.fixture
-def place(kube_lab: Lab) -> Iterator[Lab]:
-    kube_lab.reset()
-    k8s.kube_proxy(kube_lab.host)
-    yield kube_lab
-    kube_lab.reset()
 
 
 def rules(space: Namespace) -> str:
@@ -100,18 +84,15 @@ def test_the_commands_it_prints_do_what_they_say(
 ) -> None:
     """What a person pastes, pasted: the local steps alone, as nobody writes these rules again here."""
     hijack.make(place)
-    try:
-        done = k3swatch(place.host, "restore", "tcp/6443", "--format", "json", "--root", str(tmp_path))
-        steps = json.loads(done.stdout)["steps"]
-        for step in steps:
-            for line in step["commands"] if step["kind"] in LOCAL_STEPS else ():
-                if line.startswith("conntrack"):
-                    place.host.run("sh", "-c", line, check=False)  # exits 1 when there was nothing to end
-                else:
-                    place.host.shell(line)
-        assert answers(place) == ALL_OURS
-    finally:
-        place.host.run("iptables-legacy", "-t", "nat", "-F", check=False)
+    done = k3swatch(place.host, "restore", "tcp/6443", "--format", "json", "--root", str(tmp_path))
+    steps = json.loads(done.stdout)["steps"]
+    for step in steps:
+        for line in step["commands"] if step["kind"] in LOCAL_STEPS else ():
+            if line.startswith("conntrack"):
+                place.host.run("sh", "-c", line, check=False)  # exits 1 when there was nothing to end
+            else:
+                place.host.shell(line)
+    assert answers(place) == ALL_OURS
 
 
 def test_legacy_rules_are_left_to_their_own_tool(private_lab: Lab, k3swatch: Run, tmp_path: Path) -> None:

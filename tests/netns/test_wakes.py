@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from support.daemon import Daemon
+from support.onehost import one_host
 
-from k3swatch.demo.netns import Namespace, namespaces
+from k3swatch.demo.netns import Namespace
 
 # seconds; by polling it is anything up to 1.0, so that five in a row below this are no luck. tests/vm: an emulated CPU
 AT_ONCE = float(os.environ.get("K3SWATCH_AT_ONCE", "0.4"))
@@ -35,16 +36,8 @@ DNAT = "-t nat -A PREROUTING -p tcp --dport 6443 -j DNAT --to-destination 10.9.9
 
 @pytest.fixture
 def space(root: None) -> Iterator[Namespace]:
-    with namespaces("wakes") as spaces:
-        space = spaces["wakes"]
-        space.ip(
-            "link set lo up",
-            "link add eth0 type veth peer name peer0",
-            "addr add 192.0.2.1/24 dev eth0",
-            "link set eth0 up",
-            "link set peer0 up",
-            "route add default via 192.0.2.2",
-        )
+    """A host with one address, where nobody listens."""
+    with one_host() as space:
         yield space
 
 

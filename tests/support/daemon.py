@@ -19,7 +19,7 @@ from k3swatch.demo.netns import Namespace
 from k3swatch.errors import SourceError
 
 REPO = Path(__file__).resolve().parents[2]
-PATIENCE = float(os.environ.get("K3SWATCH_PATIENCE", "20"))  # seconds; tests/vm: an emulated CPU
+PATIENCE = float(os.environ.get("K3SWATCH_PATIENCE", "40"))  # seconds; tests/vm: an emulated CPU
 
 
 def python(code: Path) -> str:
@@ -90,7 +90,12 @@ class Daemon:
                 env={**os.environ, **self.environment},
             )
         if ready:
-            self.until(lambda: self.running() and self.tried_probe(), "ready")
+            try:
+                self.until(lambda: self.running() and self.tried_probe(), "ready")
+            except BaseException:  # nobody else will end it
+                self.process.kill()
+                self.process.wait()
+                raise
         return self
 
     def running(self) -> bool:

@@ -267,3 +267,17 @@ def test_colour_only_on_a_terminal() -> None:
         )
         assert "DIVERTED" in done.stdout
         assert ("\x1b[31;1mDIVERTED\x1b[0m" in done.stdout) is coloured, environment
+
+
+def test_a_bug_is_shown_whole_and_harmless(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: object) -> int:
+        raise ValueError("a chain called \x1b[2J")
+
+    monkeypatch.setattr("k3swatch.cli.look.check", broken)
+    assert cli.main(["check"]) == cli.UNKNOWN
+    first, *_, error, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("Traceback")
+    assert error == "ValueError: a chain called \\x1b[2J"
+    assert last.startswith("k3swatch: this is a bug in k3swatch, not an answer")

@@ -99,3 +99,19 @@ def test_without_its_probe_a_confined_daemon_wants_to_be_started_again() -> None
         ]
     finally:
         sources.close()
+
+
+def test_a_bug_in_what_loads_the_probe_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread must not end without a word: the loop would wait for it, and never be ready."""
+
+    def broken() -> None:
+        raise KeyError("doer")
+
+    monkeypatch.setattr("k3swatch.daemon.sources.open_flow_watch", broken)
+    told: list[Event] = []
+    sources = Sources(selectors.DefaultSelector(), Clock(), told.append, lambda: None)
+    sources._load()
+    sources.flows.attempt(sources._take_flows)
+    (event,) = told
+    assert event.message.startswith("connections: a bug, KeyError: 'doer' (")
+    assert "test_confine.py:" in event.message

@@ -259,6 +259,17 @@ def test_hostile_files_change_nothing(host: K3sHost, text: str) -> None:
     assert ports(host)[0] == API
 
 
+@pytest.mark.parametrize("network", ["10.43.0.1/32", "fd00::1/128", "10.43.0.0/30"])
+def test_a_network_without_room_for_services_is_not_looked_into(host: K3sHost, network: str) -> None:
+    """Of such a one nobody can have the first address; kube-apiserver does not start with it."""
+    host.runs()
+    host.write("/etc/rancher/k3s/config.yaml", f'service-cidr: "{network}"\n')
+    found = look(host)
+    assert found is not None
+    assert [str(each) for each in found.settings.service_networks] == ["10.43.0.0/16"]
+    assert found.settings.troubles == (f"service-cidr: '{network}' is too small, kube-apiserver refuses it",)
+
+
 def test_secrets_are_not_kept(host: K3sHost) -> None:
     host.installed()
     host.runs(K3S_TOKEN="hunter2")

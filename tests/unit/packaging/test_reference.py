@@ -90,7 +90,9 @@ def test_every_command_and_option_is_in_the_manual() -> None:
 def test_the_manual_says_which_command_takes_which_option() -> None:
     page = plain(MAN / "k3swatch.1")
     for name in COMMANDS.keys() - {"", "config", "demo"}:
-        synopsis = re.search(rf" (?<!config ){name} ((?:[^.]|\.{{3}})*?\]) [A-Z][a-z]", page.partition("COMMANDS")[2])
+        synopsis = re.search(
+            rf" (?<!config ){name} ((?:[^.]|\.{{3}})*?\]) [A-Z][a-z]", page.partition("COMMANDS")[2]
+        )
         assert synopsis, name
         assert set(re.findall(r"--?[a-z]+", synopsis[1])) == COMMANDS[name] - {"--help"}
 
