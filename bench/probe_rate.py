@@ -14,7 +14,6 @@ import ipaddress
 import resource
 import select
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +57,7 @@ def serving(hammer: Path, space: Namespace, address: str) -> Iterator[None]:
 def start(hammer: Path, space: Namespace, count: int, rate: int) -> subprocess.Popen[str]:
     """A client that connects `count` times."""
     with space.inside():
-        argv = [hammer, "dial", HOST, str(PORT), str(count), str(rate)]
+        argv: list[str | Path] = [hammer, "dial", HOST, str(PORT), str(count), str(rate)]
         return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 
 
@@ -129,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -24,9 +24,11 @@ from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from k3swatch.errors import SourceError
+
+T = TypeVar("T")
 
 JOURNALD = "/lib/systemd/systemd-journald"
 PATIENCE = 20.0  # seconds a service may take to answer
@@ -39,7 +41,9 @@ def free_port(address: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(happened: Callable[[], Any], what: str, timeout: float = PATIENCE, every: float = 0.05) -> Any:
+def wait_until(
+    happened: Callable[[], T | None], what: str, timeout: float = PATIENCE, every: float = 0.05
+) -> T:
     """Call `happened` until its result is true and return that; SourceError after `timeout` seconds."""
     end = time.monotonic() + timeout
     while True:

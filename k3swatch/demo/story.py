@@ -154,8 +154,7 @@ class Story:
                     return entry
             return None
 
-        entry: dict[str, Any] = wait_until(found, f"journal: {kind} {destination}", PATIENCE)
-        return entry
+        return wait_until(found, f"journal: {kind} {destination}", PATIENCE)
 
     def _journal(self, kind: Kind, destination: str, since: float) -> None:
         """Show the entry; an incident keeps its id."""

@@ -190,11 +190,11 @@ def test_it_comes_back_when_killed_or_hung(debian: Machine) -> None:
     for number, patience in (("KILL", 20), ("STOP", 60)):
         pid = debian.show("MainPID")
         debian.run("kill", f"-{number}", pid)
-        debian.until(
-            lambda pid=pid: debian.show("MainPID") not in (pid, "0") and debian.status(),
-            f"back after SIG{number}",
-            patience,
-        )
+
+        def back(pid: str = pid) -> object:
+            return debian.show("MainPID") not in (pid, "0") and debian.status()
+
+        debian.until(back, f"back after SIG{number}", patience)
     assert len(debian.entries(f"MESSAGE_ID={OPENED}")) == 3
     debian.run("nft", "delete", "table", "ip", "evil")
     debian.until(lambda: by_rule(debian) == [], "the incident is resolved")

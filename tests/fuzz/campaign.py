@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -139,7 +139,7 @@ def _end(verdict: Verdict) -> str:
     return DELIVERED if is_delivered(where, verdict.dial.port) else DIVERTED
 
 
-def campaign(seeds: Iterable[str], shrinking: bool = False, labs: int = 0) -> Iterator[Tally]:
+def campaign(seeds: Iterable[str], shrinking: bool = False, labs: int = 0) -> Generator[Tally, None, None]:
     """Run the cases of all seeds; yields what each handful came to, as they come.
 
     Leaving it early (close, an exception, Ctrl-C) stops the workers and deletes the labs.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuzz.compare import Verdict, mapping, refusal
+from fuzz.compare import Place, Verdict, mapping, refusal
 from fuzz.places import V4, V6
 from fuzz.rig import Rig
 from fuzz.ruleset import Ruleset
@@ -28,9 +28,8 @@ def text(rig: Rig, seed: str, ruleset: Ruleset, verdict: Verdict) -> str:
     where = verdict.seen.answer.where
     space, _, place = where.partition(" ")
     answer = where if where in NOBODY else SERVERS[space, place.rpartition(":")[2]]
-    if answer == at.API:
-        state, path = "delivered", ()
-    else:
+    state, path = "delivered", tuple[Place, ...]()
+    if answer != at.API:
         path = refusal(verdict.seen.steps) or mapping(rig, verdict.seen.steps)
         state = "diverted*" if where not in NOBODY or not refusal(verdict.seen.steps) else "blocked*"
     dial = verdict.dial

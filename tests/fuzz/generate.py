@@ -46,9 +46,8 @@ def case(seed: str) -> Case:
         pool = [n for n in range(-155, -55, 5) if n != -100] if not tied else [-100, -100, -90, -110]
         priorities = rng.sample(pool * 4 if tied else pool, 14)
         for name in ("one", "two")[: rng.choice((1, 1, 1, 2))]:
-            places = families
             family = "inet" if len(families) > 1 or rng.random() < 0.6 else families[0].ip
-            parts.append([native.table(family, name, places, priorities)])
+            parts.append([native.table(family, name, families, priorities)])
     rng.shuffle(parts)
     tables = tuple(table for part in parts for table in part)
     if ties(tables):

@@ -93,7 +93,7 @@ class Native(Statements):
         refuses: bool = False,
     ) -> Chain:
         nat = kind == "nat"
-        jumps = ("n1", "n0") if nat else ("f1", "f0")
+        jumps: tuple[str, ...] = ("n1", "n0") if nat else ("f1", "f0")
         if hook == "postrouting":  # where nothing can be rejected
             jumps = ()
         rules = [
@@ -103,7 +103,7 @@ class Native(Statements):
         if self.rng.random() < 0.04:
             at = self.rng.randint(0, len(rules))
             rules[at:at] = self._long_list(nat, place())
-        first = FIRST_ONLY if not nat else ()
+        first: tuple[Rule, ...] = FIRST_ONLY if not nat else ()
         if first and self.rng.random() < 0.5:  # answers, and what follows, are refused, too
             first = FIRST_ONLY[:1]
         return Chain(name or hook, (*first, *rules), kind, hook, priority, policy)

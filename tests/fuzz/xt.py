@@ -75,7 +75,7 @@ class Xtables:
         chains = [self._chain(p, name, "B", (), 3, refuses), self._chain(p, name, "A", ("B",), 3, refuses)]
         for base in bases:
             made = self._chain(p, name, base, OWN, most, refuses)
-            first = () if name == "nat" else FIRST_ONLY
+            first: tuple[Rule, ...] = () if name == "nat" else FIRST_ONLY
             if first and self.rng.random() < 0.5:  # answers, and what follows, are refused, too
                 first = FIRST_ONLY[:1]
             policy = "drop" if refuses and name == "filter" and self.rng.random() < 0.25 else "accept"

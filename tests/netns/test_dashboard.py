@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def test_columns_that_are_renamed_or_mapped_are_there(prometheus: Prometheus) ->
 def test_the_recording_rules_record(prometheus: Prometheus) -> None:
     text = RULES[1].read_text()
     for name in re.findall(r"- record: (\S+)", text):
-        wait_until(lambda name=name: prometheus.query(f'{{__name__="{name}"}}'), name)
+        wait_until(partial(prometheus.query, f'{{__name__="{name}"}}'), name)
 
 
 def test_prometheus_finds_nothing_wrong_with_the_rules(prometheus: Prometheus) -> None:

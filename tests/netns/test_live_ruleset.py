@@ -406,7 +406,9 @@ def test_host_facts_of_a_namespace() -> None:
             here.ip("addr del 192.0.2.9/24 dev d0")
             assert len(wait(events)) == 1
         sockets = {(each.protocol, str(each.address), each.port, each.v6only) for each in host.sockets or ()}
-        datagrams.close(), both.close(), listener.close(), events.close()
+        for each in (datagrams, both, listener):
+            each.close()
+        events.close()
     local = {str(address) for address in host.local()}
     assert {"127.0.0.1", "::1", "192.0.2.9"} <= local
     assert {each.name: (each.up, each.kind) for each in host.interfaces if each.name in ("lo", "d0")} == {

@@ -345,7 +345,7 @@ def test_ten_thousand_a_second(module_lab: Lab, host: Namespace, watch: ProbeWat
     """Counted to the last one, while who reads along does nearly nothing (bench/probe_rate.py has the table)."""
     dnat(host, f"dnat to {POD}")
     with hammer.serving(module_lab.pod, POD), module_lab.client.inside():
-        argv = [hammer.path, "dial", HOST, str(PORT), "10000", "10000"]
+        argv: list[str | Path] = [hammer.path, "dial", HOST, str(PORT), "10000", "10000"]
         client = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         spent, events = time.process_time(), 0
         poll = select.poll()

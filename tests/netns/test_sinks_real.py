@@ -207,7 +207,7 @@ def test_a_journald_that_stands_still_blocks_nobody(journald: Journald, journal:
 
     def last() -> bool:
         journal.observe(seen())
-        return journald.entries("SYSLOG_IDENTIFIER=k3swatch")[-1]["MESSAGE"] == "number 399"
+        return bool(journald.entries("SYSLOG_IDENTIFIER=k3swatch")[-1]["MESSAGE"] == "number 399")
 
     wait_until(last, "the last entry")
 

@@ -110,6 +110,7 @@ def test_iptables_legacy_is_told_at_once_where_it_can_be_watched(space: Namespac
             by = (diverted(daemon)["culprit"] or {}).get("committed")
             if watched:
                 assert time.time() - at < AT_ONCE
+                assert by is not None
                 assert (by["pid"], by["parents"][0]["pid"]) == (tool.pid, os.getpid())
                 assert by["arguments"][1:] == DNAT.split()
             else:

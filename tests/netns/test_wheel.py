@@ -27,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy: building leaves files behind."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
     subprocess.run(["cp", "-a", *SOURCES, tree], cwd=REPO, check=True)
-    pip = [
+    pip: list[str | Path] = [
         sys.executable,
         "-m",
         "pip",
@@ -48,8 +48,9 @@ def installed(wheel: Path, where: Path, system: bool) -> Path:
     """A virtualenv of the system's Python with nothing but the wheel; `system`: sees Debian's Python packages."""
     builder = venv.EnvBuilder(system_site_packages=system, with_pip=False, symlinks=True)
     builder.create(where)
-    pip = [sys.executable, "-m", "pip", "--quiet", "--python", where / "bin/python", "install", "--no-deps"]
-    subprocess.run([*pip, "--no-index", wheel], check=True)
+    python = str(where / "bin/python")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--python", python, "install", "--no-deps", "--no-index"]
+    subprocess.run([*pip, wheel], check=True)
     return where
 
 

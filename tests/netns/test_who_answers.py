@@ -24,15 +24,15 @@ from k3swatch.demo.said import Said
 def labs(request: pytest.FixtureRequest, root: None) -> Iterator[Labs[Trial]]:
     """The labs, at work on the cases that were asked for."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    wanted = [
-        item.callspec.params["case"] for item in items if item.module is request.module and _takes(item)
-    ]
+    wanted = [case for item in items if item.module is request.module for case in _case(item)]
     with Labs(wanted, lambda lab, _: partial(attempt, lab)) as labs:
         yield labs
 
 
-def _takes(item: pytest.Function) -> bool:
-    return hasattr(item, "callspec") and "case" in item.callspec.params
+def _case(item: pytest.Function) -> list[Case]:
+    """The one that a test takes; of a test that takes none, none."""
+    taken = item.callspec.params if hasattr(item, "callspec") else {}
+    return [case for name, case in taken.items() if name == "case" and isinstance(case, Case)]
 
 
 @pytest.mark.timeout(300)

@@ -113,7 +113,8 @@ def _rows(path: Path, table: str) -> Iterator[Row]:
         words = line.split()
         if not 4 <= len(words) <= 6:
             raise ValueError(f"{path.name}: {line!r}: 4 to 6 words")
-        rows.append(Row(*words))
+        start, address, answers, state, mechanism, destination = [*words, "", ""][:6]
+        rows.append(Row(start, address, answers, state, mechanism, destination))
     yield from _with(rows, causes)
 
 

@@ -29,13 +29,13 @@ class Hijack:
     """Rules that take the port, and who answers then, in the order of DIALS."""
 
     name: str
-    make: Callable[[Lab], None]
+    make: Callable[[Lab], object]
     answers: tuple[str, ...]
     removed: int
     kinds: tuple[str, ...] = field(default=("rules", "flows", "prove"))
 
 
-def nft(*lines: str) -> Callable[[Lab], None]:
+def nft(*lines: str) -> Callable[[Lab], str]:
     return lambda on: on.host.shell("nft -f - <<'END'\n" + "\n".join(lines) + "\nEND")
 
 

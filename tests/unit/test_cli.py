@@ -223,7 +223,7 @@ def test_a_bug_is_not_taken_for_a_diversion(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Python's own status for an exception nobody caught is 1, and 1 means diverted."""
-    monkeypatch.setattr("k3swatch.config.load", lambda path: {}["bug"])
+    monkeypatch.setattr("k3swatch.config.load", lambda path: dict[str, object]()["bug"])
     assert cli.main(["check"]) == 2
     out, err = capsys.readouterr()
     assert not out

@@ -41,7 +41,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Every guest is the business of one process. (--dist=loadgroup, made for that, does nothing with pytest 9.2.)"""
     from xdist.scheduler import LoadScopeScheduling
 
-    class EachGuest(LoadScopeScheduling):
+    class EachGuest(LoadScopeScheduling):  # type: ignore[misc]  # has no types
         def _split_scope(self, nodeid: str) -> str:
             return next((suite for suite in SUITES if f"[{suite}" in nodeid), "")
 

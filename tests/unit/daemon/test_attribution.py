@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,8 +128,8 @@ def test_a_later_look_finds_the_service_gone(
     assert culprit.notes
     assert not culprit.left_behind
     begin = time.monotonic()
-    while not culprit.left_behind:
-        ((_, culprit),) = wait(attribution, woken, without)
+    while not wait(attribution, woken, without)[0][1].left_behind:
+        pass
     assert time.monotonic() - begin > 0.2
     ((_, culprit),) = wait(attribution, woken, there)
     assert not culprit.left_behind
@@ -239,7 +239,10 @@ def test_a_hanging_thread_does_not_hold_up_the_end(
     node: Node, attribution: Attribution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    hang: Callable[..., None] = lambda *_args, **_options: release.wait(10) and None  # noqa: E731
+
+    def hang(*_args: object, **_options: object) -> None:
+        release.wait(10)
+
     monkeypatch.setattr(module, "receiver", hang)
     attribution.watch([FINDING])
     begin = time.monotonic()

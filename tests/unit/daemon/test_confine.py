@@ -74,6 +74,12 @@ class Watch:
         self.closed = True
 
 
+def exhausted(sources: Sources) -> bool:
+    """What it finds when it looks after its probe."""
+    sources.maintain(lambda name: None)
+    return sources.exhausted
+
+
 def test_without_its_probe_a_confined_daemon_wants_to_be_started_again() -> None:
     """Not at once, or a probe that always fails would make a tight loop of it; and it never tries to load."""
     clock, told = Clock(), list[Event]()
@@ -81,18 +87,15 @@ def test_without_its_probe_a_confined_daemon_wants_to_be_started_again() -> None
     sources.flows.opened(Watch())  # type: ignore[arg-type]
     sources.attempted = sources.confined = True
     try:
-        sources.maintain(lambda name: None)
-        assert not sources.exhausted
+        assert not exhausted(sources)
         clock.at += 3
         sources.flows.failed(SourceError("ring buffer consume: Bad file descriptor"))
         for clock.at in (103.0, 104.5, 100.0 + LIFE - 0.1):
-            sources.maintain(lambda name: None)
-            assert not sources.exhausted
+            assert not exhausted(sources)
             if clock.at > 104:
                 assert sources.retry_at == 100.0 + LIFE  # sleeps until then
         clock.at = 100.0 + LIFE
-        sources.maintain(lambda name: None)
-        assert sources.exhausted
+        assert exhausted(sources)
         assert sources._loading is None
         assert [event.message for event in told if event.subject == "connections"] == [
             "connections: ring buffer consume: Bad file descriptor"

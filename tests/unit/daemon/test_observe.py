@@ -51,6 +51,9 @@ class Scripted(TableRuleset):
     def check(self) -> None:
         self.step("check")
 
+    def forget(self) -> None:
+        self.step("forget")
+
     def legacy_tables(self) -> tuple[str, ...]:
         self.step("legacy")
         return self.legacy

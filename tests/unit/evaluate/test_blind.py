@@ -42,7 +42,7 @@ from k3swatch.model.words import Family, State
 from k3swatch.model.xt import Addrtype, Comment, Conntrack, IpHeader, IpRange, XtStandard
 
 API = ProtectedPort("k3s-api", 6443)
-MARK = [Meta(1, 3), Cmp(1, 0, (7).to_bytes(4, "little"))]
+MARK: list[Expr] = [Meta(1, 3), Cmp(1, 0, (7).to_bytes(4, "little"))]
 
 # what a rule of a generated chain may be: tests of everything that can differ, and everything they can lead to
 TESTS: list[list[Expr]] = [

@@ -388,7 +388,7 @@ def test_rules_about_other_sources_are_passed_over() -> None:
     assert required_source([*saddr("10.9.0.0/16", 1), *DROP], Family.IP) is None
     assert required_source([*dport(6443), *DROP], Family.IP) is None
     header = IpHeader(2, (ip("10.9.0.0"), b"\xff\xff\0\0"), (bytes(4), bytes(4)))
-    legacy = [XtMatch("ip", 0, b"", header), XtTarget("standard", 0, b"", XtStandard(Code.DROP))]
+    legacy: list[Expr] = [XtMatch("ip", 0, b"", header), XtTarget("standard", 0, b"", XtStandard(Code.DROP))]
     assert required_source(legacy, Family.IP) == ip("10.9.0.0")[:2]
     assert required_source([XtMatch("ip", 0, b"", dataclasses.replace(header, invert=8))], Family.IP) is None
     rules = [[*saddr(f"10.1.{n}.0/24"), *DROP] for n in range(40)]

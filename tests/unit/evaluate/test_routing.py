@@ -31,6 +31,7 @@ from k3swatch.model.words import Family, Mechanism, State, Vantage
 
 API = ProtectedPort("k3s-api", 6443)
 MAIN, LOCAL, DEFAULT = 254, 255, 253
+Rows = list[PolicyRule | Route]
 
 
 def prefix(text: str) -> Prefix:
@@ -99,7 +100,7 @@ def test_a_host_as_it_is() -> None:
 
 def test_a_rule_before_the_local_table_carries_it_away() -> None:
     rules = [rule(10, table=LOCAL), rule(5, table=100, mark=0x64, mark_mask=0xFFFFFFFF), *USUAL[1:]]
-    away = [*rules, route("0.0.0.0/0", table=100, via="192.168.1.200")]
+    away: Rows = [*rules, route("0.0.0.0/0", table=100, via="192.168.1.200")]
     (finding,) = found(*away, ruleset=marking(0x64), usual=False)
     assert (finding.state, finding.mechanism, finding.conditions) == (State.DIVERTED, Mechanism.ROUTE, ())
     assert [(step.family, step.table, step.rule) for step in finding.path] == [
@@ -109,7 +110,7 @@ def test_a_rule_before_the_local_table_carries_it_away() -> None:
     assert "192.168.1.200" in (finding.why or "")
     assert not found(*away, ruleset=marking(0x65), usual=False)
     assert not found(*away, usual=False)  # nobody's packets come with a mark
-    local = [*rules, route("0.0.0.0/0", RTN_LOCAL, 100, 1)]  # as TPROXY wants it
+    local: Rows = [*rules, route("0.0.0.0/0", RTN_LOCAL, 100, 1)]  # as TPROXY wants it
     assert not found(*local, ruleset=marking(0x64), usual=False)
 
 

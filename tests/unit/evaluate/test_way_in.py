@@ -58,7 +58,10 @@ def found(ruleset: TableRuleset, vantage: Vantage = Vantage.EXTERNAL, address: s
     ]
 
 
-def chains(*bases: tuple[str, int, int, list[list[Expr]]], family: str = "ip") -> TableRuleset:
+Base = tuple[str, int, int, list[list[Expr]]]
+
+
+def chains(*bases: Base, family: str = "ip") -> TableRuleset:
     """Base chains, each (type, hook, priority, rules), in tables of their own."""
     ruleset = TableRuleset()
     for number, (kind, hook, priority, rules) in enumerate(bases):
@@ -106,7 +109,7 @@ def test_a_zone_makes_a_connection_of_what_was_not_to_be_tracked() -> None:
     """nft_ct_set_zone_eval: the template takes the place of `untracked`."""
     zone: list[Expr] = [Immediate(1, b"\1\0"), CtSet(1, 17)]
     nat = ("nat", PREROUTING, -100, [[*dport(6443), *dnat("10.42.0.244", 6443)]])
-    raw = ("filter", PREROUTING, -300, [[Notrack()]])
+    raw: Base = ("filter", PREROUTING, -300, [[Notrack()]])
     assert not found(chains(raw, nat))
     assert found(chains(raw, ("filter", PREROUTING, -290, [zone]), nat))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,12 @@ def finding(destination: str = "10.42.0.5:6443", chain: str = "CNI-DN-1", handle
     )
 
 
-def seen(*findings: Finding, generation: int | None = 1, **fields: object) -> Observation:
+def drops(engine: Engine) -> tuple[str, ...]:
+    (incident,) = engine.incidents
+    return incident.drops
+
+
+def seen(*findings: Finding, generation: int | None = 1, **fields: Any) -> Observation:
     return replace(Observation((PortVerdict(PORT, findings),), generation), **fields)
 
 
@@ -119,7 +125,7 @@ def test_random_walks_keep_the_promises() -> None:
     """Whatever comes in whatever order: no illegal move, opened and resolved alternate, the open set is right."""
     for seed in range(60):
         rng = random.Random(seed)
-        engine, now, told_open = Engine(), 1000.0, set()
+        engine, now, told_open = Engine(), 1000.0, set[str]()
         causes = [finding(f"10.42.0.{n}:6443", f"C{n}") for n in range(4)]
         for step in range(150):
             now += rng.choice((-3600, 0, 0.5, 5, 5, 70, 400))
@@ -181,10 +187,10 @@ def test_why_connections_are_dropped_on_the_way_is_told_once_each() -> None:
     assert (changed.change, changed.incident.drops) == (Change.CHANGED, ("NETFILTER_DROP", "NEIGH_FAILED"))
     assert changed.incident.connections == 2  # the drop is of one that was counted
     assert engine.observe(seen(finding(handle=16)), 5.0) == []
-    assert engine.incidents[0].drops == ("NETFILTER_DROP", "NEIGH_FAILED")
+    assert drops(engine) == ("NETFILTER_DROP", "NEIGH_FAILED")
     for number in range(5):
         engine.flow("k3s-api", finding(), replace(late, drop_reason=f"R{number}"), 6.0)
-    assert engine.incidents[0].drops == ("NETFILTER_DROP", "NEIGH_FAILED", "R0", "R1")
+    assert drops(engine) == ("NETFILTER_DROP", "NEIGH_FAILED", "R0", "R1")
     engine.observe(seen(), 7.0)
     assert engine.flow("k3s-api", finding(), replace(late, at=6.5, drop_reason="R9"), 8.0) == []
 

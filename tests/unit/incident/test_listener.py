@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k3swatch.incident.listener import ListenerWatch
 from k3swatch.model.finding import Observation, PortVerdict
+from k3swatch.model.incident import Event
 from k3swatch.model.port import ProtectedPort
 
 PORT = ProtectedPort("k3s-api", 6443)
@@ -13,8 +14,8 @@ def seen(unserved: bool, generation: int | None = 1) -> Observation:
     return Observation((PortVerdict(PORT, unserved=unserved),), generation)
 
 
-def severities(events: list[object]) -> list[str]:
-    return [dict(event.fields)["K3SWATCH_SEVERITY"] for event in events]  # type: ignore[attr-defined]
+def severities(events: list[Event]) -> list[str]:
+    return [dict(event.fields)["K3SWATCH_SEVERITY"] for event in events]
 
 
 def test_a_restart_of_k3s_is_two_notices() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from k3swatch.errors import SourceError
-from k3swatch.live.host import ipvs, read_host, rtnetlink, sockdiag
+from k3swatch.live import ipvs
+from k3swatch.live.host import read_host
+from k3swatch.sources import rtnetlink, sockdiag
 
 PARTS = [
     (rtnetlink, "addresses", "addresses"),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -30,7 +31,7 @@ FORBIDDEN = (
 )
 
 
-def rules(name: str) -> list[dict[str, str]]:
+def rules(name: str) -> list[dict[str, Any]]:
     groups = yaml.safe_load((PROMETHEUS / name).read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
 

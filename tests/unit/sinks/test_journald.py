@@ -75,7 +75,7 @@ def journald() -> Iterator[Callable[..., Journald]]:
         sink.close(1.0)
 
 
-def started(message: str = "hello", **fields: object) -> Event:
+def started(message: str = "hello", **fields: Any) -> Event:
     return replace(Event(Notice.STARTED, "k3swatch", message, 1.0), **fields)
 
 
@@ -216,11 +216,11 @@ def test_a_journald_that_does_not_read_blocks_nobody_and_gets_it_later(
     assert sink.failures > 0
     for _ in range(500 - KEPT - sink.failures):
         receiver.take()
-    sink.observe(None)  # type: ignore[arg-type]
+    sink.observe(None)
     seen = [dict(receiver.take())["MESSAGE"] for _ in range(min(KEPT, 5))]
     assert seen
     for _ in range(20):
-        sink.observe(None)  # type: ignore[arg-type]
+        sink.observe(None)
         receiver.socket.settimeout(0.1)
         while True:
             try:

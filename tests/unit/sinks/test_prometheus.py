@@ -60,7 +60,8 @@ def get(url: str, accept: str = "") -> str:
     with urllib.request.urlopen(
         urllib.request.Request(url, headers={"Accept": accept}), timeout=60
     ) as answer:
-        return answer.read().decode()
+        text: str = answer.read().decode()
+        return text
 
 
 def samples(sink: Prometheus) -> Samples:

@@ -98,9 +98,10 @@ def test_nonsense_is_a_decode_error(text: str) -> None:
 
 def test_every_damaged_value_is_a_decode_error_or_harmless(make: Any) -> None:
     document = json.loads(encode(rich(make)))
+    damages: tuple[Any, ...] = (None, 1, "x", [], [1], {}, -1.5, True)
     for target in (document, document["findings"][0], document["findings"][0]["path"][0]):
         for name, value in list(target.items()):
-            for other in (None, 1, "x", [], [1], {}, -1.5, True):
+            for other in damages:
                 target[name] = other
                 try:
                     incident = decode(json.dumps(document))

@@ -11,7 +11,7 @@ import pytest
 from support.wire import nla, nlmsg
 
 from k3swatch.errors import Interrupted, NotPermitted, SourceError, Unsupported
-from k3swatch.sources import netlink, nftables
+from k3swatch.sources import nftables
 from k3swatch.sources.netlink import NetlinkSocket, Refused, frames
 from k3swatch.sources.nftables import NftablesSource
 
@@ -67,7 +67,7 @@ Opener = Callable[..., tuple[Kernel, NetlinkSocket]]
 def open_with(monkeypatch: pytest.MonkeyPatch) -> Opener:
     def build(*replies: Reply, **options: int) -> tuple[Kernel, NetlinkSocket]:
         kernel = Kernel(*replies, **options)
-        monkeypatch.setattr(netlink.socket, "socket", kernel)
+        monkeypatch.setattr(socket, "socket", kernel)
         return kernel, NetlinkSocket(12, "test")
 
     return build
@@ -195,7 +195,7 @@ def test_nftables_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked, byte for byte: the family, and the attributes of each request."""
     done = nlmsg(DONE, bytes(4))
     kernel = Kernel(done, nlmsg(9, b"chain"), nlmsg(9, b"found"), nlmsg(9, b"all"), done)
-    monkeypatch.setattr(netlink.socket, "socket", kernel)
+    monkeypatch.setattr(socket, "socket", kernel)
     with NftablesSource() as source:
         source.rules("ip", "nat", "PREROUTING")
         source.chain("inet", "fw", "pre")
@@ -221,7 +221,7 @@ def test_nftables_requests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nftables_absent_key_chain_and_set_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netlink.socket, "socket", Kernel(*[error(errno.ENOENT)] * 3))
+    monkeypatch.setattr(socket, "socket", Kernel(*[error(errno.ENOENT)] * 3))
     with NftablesSource() as source:
         assert source.get_element("ip", "t", "s", b"k") is None
         assert source.chain("ip", "t", "c") is None
@@ -229,7 +229,7 @@ def test_nftables_absent_key_chain_and_set_are_none(monkeypatch: pytest.MonkeyPa
 
 
 def test_no_nf_tables_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netlink.socket, "socket", Kernel(error(errno.EINVAL)))
+    monkeypatch.setattr(socket, "socket", Kernel(error(errno.EINVAL)))
     with NftablesSource() as source, pytest.raises(Unsupported) as raised:
         source.generation()
     assert "modprobe nf_tables" in raised.value.hint

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from k3swatch.errors import DecodeError
 from k3swatch.model.finding import Culprit, Finding, Observation, PathStep, PortVerdict
 from k3swatch.model.incident import Incident
 from k3swatch.model.port import ProtectedPort
@@ -131,7 +133,7 @@ def test_check_document_keeps_its_schema(case: str, schema: dict[str, Any]) -> N
 
 def test_the_schema_check_bites(schema: dict[str, Any]) -> None:
     good = json.loads(document.dumps(document.check(CASES["diverted"])))
-    for break_it in (
+    breaks: tuple[Callable[[Any], object], ...] = (
         lambda d: d.update(schema=2),
         lambda d: d.update(generation="42"),
         lambda d: d.update(extra=1),
@@ -139,7 +141,8 @@ def test_the_schema_check_bites(schema: dict[str, Any]) -> None:
         lambda d: d["ports"][0]["findings"][0].update(mechanism="magic"),
         lambda d: d["ports"][0]["findings"][0]["path"][0].update(handle=True),
         lambda d: d["ports"][0]["findings"][0]["culprit"].update(pod=3),
-    ):
+    )
+    for break_it in breaks:
         bad = json.loads(json.dumps(good))
         break_it(bad)
         assert complaints(bad, schema, schema), break_it
@@ -234,5 +237,5 @@ def test_an_unknown_family_is_not_told_as_unaffected() -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"[]", b"{}", b'{"state": "fine"}', b'{"state": "unknown"', b"\xff"])
 def test_an_answer_that_is_none_is_an_error(answer: bytes) -> None:
-    with pytest.raises(status.DecodeError):
+    with pytest.raises(DecodeError):
         status.parse(answer)

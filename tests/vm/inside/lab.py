@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from k3swatch.daemon.notify import Notifier
@@ -34,4 +35,5 @@ def dial(space: str, *addresses: str) -> None:
         print(who_answers(Namespace(names[f"LAB_{space.upper()}"]), address, 6443, timeout=60))
 
 
-{"serve": serve, "dial": dial}[sys.argv[1]](*sys.argv[2:])
+VERBS: dict[str, Callable[..., None]] = {"serve": serve, "dial": dial}
+VERBS[sys.argv[1]](*sys.argv[2:])
