@@ -38,7 +38,6 @@ def test_it_is_told_with_its_cure(host: K3sHost, path: Path) -> None:
         if not row.unseen:
             seen[row.destination] += TIMES
     assert host.dial("client", HOST) == [API]
-    delivered = host.connections("delivered")[None]
 
     host.sh(SHELL + take)
     entry = host.only(Kind.DIVERTED)
@@ -62,9 +61,8 @@ def test_it_is_told_with_its_cure(host: K3sHost, path: Path) -> None:
         )
     if seen:
         assert host.only(Kind.CONFIRMED)["K3SWATCH_INCIDENT"] == entry["K3SWATCH_INCIDENT"]
+    # those delivered are not compared: the daemon's own are among them, it tries the ways to the API (docs/ways.md)
     assert host.connections("diverted") == seen
-    if not any(row.unseen for row in rows):
-        assert host.connections("delivered")[None] == delivered
 
     host.sh(SHELL + give_back)
     assert host.only(Kind.RESTORED)["K3SWATCH_INCIDENT"] == entry["K3SWATCH_INCIDENT"]
