@@ -1,6 +1,6 @@
 """What goes wrong on real machines, while port 6443 is diverted: nobody is told that all is well, or told twice.
 
-During each of these `Witness` reads the metrics ten times a second, as a very nervous Prometheus would.
+During each of these `Witness` reads the metrics three times a second, as a very nervous Prometheus would.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from k3swatch.view.catalog import Kind
 WATCH = """
 while :; do
     curl -s --max-time 5 http://127.0.0.1:10643/metrics | grep '^k3swatch_port_state.* 1.0$' >>/run/states
-    sleep 0.1
+    sleep 0.3
 done
 """
 

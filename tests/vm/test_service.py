@@ -49,6 +49,7 @@ def test_it_runs_confined(host: K3sHost) -> None:
     assert int(daemon["VmRSS"].split()[0]) < 40_000
     assert host.sh("systemctl --failed --no-legend") == ""
     assert host.check() == 0
+    assert json.loads(host.sh("k3swatch status --format json"))["state"] == "delivered"
 
 
 def test_prometheus_and_alertmanager_of_the_distribution(host: K3sHost) -> None:
