@@ -56,6 +56,6 @@ def node(tmp_path: Path) -> Node:
 
 @pytest.fixture
 def root(node: Node) -> Iterator[Root]:
-    """One look at it."""
-    with Root(str(node.directory)) as opened:
+    """One look at it, with all the time that a busy machine may want."""
+    with Root(str(node.directory), seconds=20.0) as opened:
         yield opened

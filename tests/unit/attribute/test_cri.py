@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.cri import SOCKET, Peer, Runtime, speaks
 from support.cri import sandbox as message
+from support.effort import effort
 
 from k3swatch.attribute import cri
 from k3swatch.attribute.cni import Pod
@@ -140,6 +141,12 @@ def test_one_that_is_silent_makes_another_ones_no_worthless(short: Path) -> None
         dead.close()
 
 
+def drain(connection: socket.socket) -> None:
+    """Takes everything and says nothing, until the other end has had enough."""
+    while connection.recv(65536):
+        pass
+
+
 def flood(connection: socket.socket) -> None:
     while True:
         connection.sendall(b"\xff" * 65536)
@@ -165,7 +172,7 @@ def continuation(connection: socket.socket) -> None:
 
 
 HOSTILE = {
-    "silent": lambda connection: time.sleep(1),
+    "silent": drain,
     "closes": lambda connection: None,
     "http1": lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     "flood": flood,
@@ -189,10 +196,11 @@ def test_hostile_peers_cost_little_and_say_nothing(
     runtime = Runtime(home, peer)
     tracemalloc.start()
     try:
-        begin = time.monotonic()
-        with Root(str(home)) as root:
+        with Root(str(home), seconds=20.0) as root:
             asked = Cri()
-            answer = receiver(portmap, root, cri=asked)
+            begin = time.monotonic()
+            with effort(4 * cri.SECONDS):  # tracemalloc slows it down, too
+                answer = receiver(portmap, root, cri=asked)
             spent = time.monotonic() - begin
             assert asked.sandbox(root, CONTAINER) is None
         peak = tracemalloc.get_traced_memory()[1]
@@ -207,7 +215,7 @@ def test_hostile_peers_cost_little_and_say_nothing(
     assert not answer.culprit.left_behind
     assert "cri" not in answer.culprit.sources
     assert all(note.isprintable() for note in answer.culprit.notes)
-    assert spent < 4 * cri.SECONDS  # tracemalloc slows it down, too
+    assert spent < 30 * cri.SECONDS  # of a busy machine; half of these peers would never end
     assert peak < 8 << 20
     assert runtime.asked == 1  # and is left alone for a while
 

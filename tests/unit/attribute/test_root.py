@@ -69,7 +69,7 @@ def test_what_is_no_file_is_not_waited_for(directory: Path) -> None:
         assert root.read("/fifo") is None
         assert root.read("/var") is None
         assert root.names("/var/lib/file") == []
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 30  # who waited would wait for ever
 
 
 def test_a_large_file_is_no_answer(directory: Path) -> None:

@@ -82,7 +82,7 @@ def attribution(node: Node, woken: threading.Event, monkeypatch: pytest.MonkeyPa
 
 
 def wait(attribution: Attribution, woken: threading.Event, rules: Rules | None = None) -> list[Learned]:
-    assert woken.wait(5)
+    assert woken.wait(20)
     woken.clear()
     return attribution.learned(rules)  # type: ignore[arg-type]
 
@@ -147,19 +147,22 @@ def test_an_alert_waits_only_where_a_pods_name_may_silence_it(
     def verdict(*allow: Allow) -> Observation:
         return Observation((PortVerdict(ProtectedPort("p", 6443, allow=allow), (FINDING,)),), 1)
 
+    monkeypatch.setattr(module, "PATIENCE", 10.0)
     begin = time.monotonic()
     assert attribution.before_telling(verdict()) == []
     assert attribution.before_telling(verdict(Allow(comment="x"))) == []
-    assert time.monotonic() - begin < 0.1
+    assert time.monotonic() - begin < module.PATIENCE / 2
     node.leased()
     threading.Timer(0.1, node.cached).start()
     ((_, culprit),) = attribution.before_telling(verdict(Allow(pod="x")))
     assert (culprit.pod, culprit.confidence) == (POD, "high")
+    assert time.monotonic() - begin < module.PATIENCE / 2  # as soon as it is known
     (node.directory / names.RESULT).unlink()
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
     begin = time.monotonic()
     ((_, culprit),) = attribution.before_telling(verdict(Allow(pod="x")))
     assert culprit.pod is None
-    assert 0.25 < time.monotonic() - begin < 1.0
+    assert 0.25 < time.monotonic() - begin < 5.0
 
 
 def test_one_look_for_a_command(node: Node) -> None:
@@ -247,5 +250,5 @@ def test_a_hanging_thread_does_not_hold_up_the_end(
     attribution.watch([FINDING])
     begin = time.monotonic()
     attribution.close()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 8
     release.set()

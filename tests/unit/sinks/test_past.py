@@ -90,7 +90,7 @@ def test_a_reader_does_not_hold_up_the_writer(life: Life, make: Any, tmp_path: P
         reader.execute("SELECT count(*) FROM incidents").fetchone()
         began = time.monotonic()
         database.write(make.transition(Change.OPENED, make.incident(opened_at=9000.0), at=9000.0))
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 0.9  # the writer gives up after a second
     database.close()
 
 

@@ -52,7 +52,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
 
 
 def eventually(happened: Callable[[], Any]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -284,7 +284,7 @@ def test_waiting_is_bounded_and_publishing_never_blocks(make: Any, stores: Store
     start = time.monotonic()
     for _ in range(store.WAITING + 50):
         sink.publish(make.transition(Change.OPENED))
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 20  # a wait for the disk with each, RETRY long, would be a minute
     assert sink.failures >= 50
     assert len(sink._waiting) == store.WAITING
 
@@ -297,7 +297,7 @@ def test_a_locked_file_blocks_nobody(make: Any, stores: Stores, tmp_path: Path) 
     other.execute("BEGIN EXCLUSIVE")
     start = time.monotonic()
     sink.publish(make.transition(Change.CONFIRMED))
-    assert time.monotonic() - start < 0.2
+    assert time.monotonic() - start < 0.9  # the thread that writes waits for a second
     eventually(lambda: sink.failures >= 1)
     other.rollback()
     other.close()
