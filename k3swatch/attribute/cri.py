@@ -25,7 +25,7 @@ SOCKETS = (
     "/var/snap/microk8s/common/run/containerd.sock",
     "/run/k0s/containerd.sock",
 )
-SECONDS = 0.3  # for one question, all sockets
+SECONDS = 0.3  # for one question, all sockets, where it is asked again later
 SILENT = 10.0  # seconds that a runtime is not asked again when it did not answer
 LABELS = 64
 METHOD = "/runtime.v1.RuntimeService/ListPodSandbox"
@@ -43,13 +43,15 @@ class Listed:
 class Cri:
     """The runtimes of this host. Remembers which did not answer, to spare the wait; one thread at a time."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, seconds: float | None = None) -> None:
+        """`seconds` a question may take; default: SECONDS."""
         self._clock = clock or SystemClock()
+        self._seconds = seconds or SECONDS
         self._silent: dict[str, float] = {}  # until when a socket is left alone
 
     def sandbox(self, root: Root, container: str) -> Listed | bool | None:
         """The sandbox with this id. False: a runtime answers, and none that does has it. None: none can be asked."""
-        until = self._clock.monotonic() + SECONDS
+        until = self._clock.monotonic() + self._seconds
         answered = failed = False
         for path in SOCKETS:
             if self._silent.get(path, 0.0) > self._clock.monotonic():
@@ -71,7 +73,7 @@ class Cri:
         return False if answered and not failed else None
 
     def _ask(self, root: Root, path: str, container: str, until: float) -> Listed | bool | None:
-        connection = root.connect(path, SECONDS)
+        connection = root.connect(path, self._seconds)
         if connection is None:
             return None
         with connection:

@@ -29,6 +29,7 @@ LOOKS = (0.0, 0.03, 0.1, 0.3, 0.8, 2.0)  # seconds after a finding is new
 AGAIN = 60.0  # seconds between later looks
 PATIENCE = 0.3  # seconds that an alert waits for a pod's name, where `allow` may silence it by that
 CERTAIN = 20.0  # seconds that a Service must be missed before its pod counts as an orphan
+ONCE = 2.0  # seconds for a runtime that is asked by a command: it will not ask again, and a node in trouble is busy
 SUBJECTS = 256
 COMMITS = 20  # a second whose process is looked for in /proc
 RECORDS = 1000  # and in the kernel's own record, which costs microseconds
@@ -193,8 +194,8 @@ def attributed(observation: Observation, directory: str | None, ruleset: Ruleset
     known: dict[Subject, Culprit] = {}
     if directory is not None:
         others = services(found)
-        cri = Cri()
-        with Root(directory, SystemClock()) as root:
+        cri = Cri(seconds=ONCE)
+        with Root(directory, SystemClock(), seconds=2 * ONCE) as root:
             for verdict, finding in [(v, each) for v in observation.verdicts for each in v.findings]:
                 key = subject(finding)
                 if key in known:
