@@ -5,11 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 TESTS = REPO / "tests"
+
+# `make test` has two lanes, each one process. These files of tests/netns, and all other tiers, compute; the rest mostly
+# waits: for the timers of a real Alertmanager, for a daemon that looks once a second
+COMPUTING = (
+    "test_expression_bytes.py",
+    "test_guard.py",
+    "test_random_rulesets.py",
+    "test_restore.py",
+    "test_scorecard.py",
+    "test_wheel.py",
+    "test_who_answers.py",
+    "test_xt_blobs.py",
+)
+# and these measure how long something takes: they come last, when nobody computes any more
+MEASURING = ("test_daemon.py", "test_doer.py", "test_probe.py", "test_wakes.py")
 
 
 def promised_tiers() -> frozenset[str]:
@@ -27,6 +43,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite the expected results of tests/golden"
     )
+
+
+def lane(file: str) -> str:
+    """Which of the two lanes a test file belongs to."""
+    waits = tier_of(REPO / file) == "netns" and Path(file).name not in COMPUTING
+    return "waits" if waits else "computes"
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which virtual machines do not have
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The lanes, where there are several processes."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Lanes(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return lane(nodeid.partition("::")[0])
+
+    return Lanes(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """See MEASURING."""
+    items.sort(key=lambda item: item.path.name in MEASURING)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have to say, whatever became of them: see `say` in tests/netns/conftest.py."""
+    reports = [report for some in terminalreporter.stats.values() for report in some]
+    for report in reports:
+        if isinstance(report, pytest.TestReport) and report.when == "call":
+            for name, text in report.user_properties:
+                if name == "said":
+                    terminalreporter.write_line(str(text))
 
 
 def _fail_when_promised(report: pytest.TestReport | pytest.CollectReport, path: Path) -> None:

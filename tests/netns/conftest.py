@@ -22,19 +22,10 @@ from k3swatch.demo.netns import Namespace
 REPO = Path(__file__).resolve().parents[2]
 
 
-_SAID = pytest.StashKey[list[str]]()
-
-
 @pytest.fixture
-def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """`say(text)`: shown at the end of the run, also when all is well."""
-    return pytestconfig.stash.setdefault(_SAID, []).append
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """See `say`."""
-    for text in config.stash.get(_SAID, []):
-        terminalreporter.write_line(text)
+    return lambda text: request.node.user_properties.append(("said", text))
 
 
 @pytest.fixture(scope="session", autouse=True)
