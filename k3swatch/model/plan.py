@@ -8,7 +8,7 @@ from enum import StrEnum
 from k3swatch.model.finding import PortVerdict
 from k3swatch.model.flow import Flow
 from k3swatch.model.port import ProtectedPort
-from k3swatch.model.words import State
+from k3swatch.model.words import State, Vantage
 
 
 class StepKind(StrEnum):
@@ -114,6 +114,15 @@ class Done:
 
     @property
     def answered(self) -> bool:
-        """Whether nobody else answers; a port that nobody serves may refuse."""
-        good = {Answer.HERE} | ({Answer.REFUSED, Answer.NONE} if self.after.unserved else set())
-        return all(answer in good for _, answer in self.answers)
+        """Whether nobody else answers; where nobody listens, a connection may be refused."""
+        silent = {
+            address
+            for finding in self.after.findings
+            if finding.state is State.UNSERVED and finding.vantage is Vantage.LOCAL
+            for address in finding.addresses
+        }
+        return all(
+            answer is Answer.HERE
+            or (answer is not Answer.ELSEWHERE and (self.after.unserved or address in silent))
+            for address, answer in self.answers
+        )

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from k3swatch.model.finding import Culprit, Finding, Orphan, PathStep, PortVerdict
-from k3swatch.model.plan import Kept, Plan, Removal, StepKind
+from k3swatch.model.plan import Answer as Dialled
+from k3swatch.model.plan import Done, Kept, Plan, Removal, StepKind
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.way import Answer, Way
 from k3swatch.model.words import Family, Mechanism, State, Vantage
@@ -307,3 +308,20 @@ def test_what_is_refused_after_a_diversion_is_undone_as_the_diversion_it_is() ->
     )
     said, plain = (plan(PortVerdict(PORT, (each,)), HOST, {}) for each in (refused, finding(*CNI)))
     assert said.steps == plain.steps
+
+
+@pytest.mark.parametrize(
+    ("answer", "address", "good"),
+    [
+        (Dialled.HERE, "192.168.1.233", True),
+        (Dialled.REFUSED, "::1", True),
+        (Dialled.REFUSED, "192.168.1.233", False),
+        (Dialled.ELSEWHERE, "::1", False),
+    ],
+)
+def test_where_nobody_listens_a_connection_may_be_refused(answer: Dialled, address: str, good: bool) -> None:
+    """A server that has IPv4 alone: its port was given back all the same."""
+    unserved = finding(state=State.UNSERVED, vantage=Vantage.LOCAL, addresses=("::1",))
+    verdict = PortVerdict(PORT, (unserved,))
+    done = Done(None, (), (), None, verdict, planned(), (("127.0.0.1", Dialled.HERE), (address, answer)))
+    assert done.answered is good
