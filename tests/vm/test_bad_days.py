@@ -18,6 +18,7 @@ from vm.image import Image
 from k3swatch.demo.lab import HOST
 from k3swatch.view.catalog import Kind
 
+NAMESPACE = "226"  # what systemd cannot do before it executes the program
 WATCH = """
 while :; do
     curl -s --max-time 5 http://127.0.0.1:10643/metrics | grep '^k3swatch_port_state.* 1.0$' >>/run/states
@@ -152,7 +153,7 @@ def test_journald_restarts(hijacked: Hijacked) -> None:
 
 
 def test_the_disk_is_full(hijacked: Hijacked) -> None:
-    """Nothing can be stored, and everything is told; killed on top of it, it knows from the rules alone."""
+    """Nothing can be stored, and everything is told; killed on top of it, it knows what had been counted."""
     host = hijacked.host
     host.sh("fallocate -l $(df --output=avail -B1 / | tail -n 1) /full")
     host.sh("dd if=/dev/zero of=/fuller bs=512 2>/dev/null || true")
@@ -162,10 +163,13 @@ def test_the_disk_is_full(hijacked: Hijacked) -> None:
     )
     host.guest.wait("the second cause", lambda: len(host.status()["incidents"]) == 2)
     host.sh("systemctl kill --signal=KILL k3swatch")
+    if host.guest.image.suite == "bookworm":  # systemd 252 starts no such service without room in /tmp: docs/install.md
+        host.guest.wait("it cannot be started", lambda: host.show("ExecMainStatus") == NAMESPACE)
+        host.sh("rm /full /fuller")
     host.guest.wait("another process", lambda: host.show("MainPID") not in (hijacked.pid, "0"), START_SECONDS)
     assert host.until_up()["state"] == "diverted"
     assert hijacked.counted() == hijacked.dialled
-    host.sh("rm /full /fuller; nft delete table ip more")
+    host.sh("rm -f /full /fuller; nft delete table ip more")
     host.guest.wait("one cause", lambda: len(host.status()["incidents"]) == 1)
     assert host.status()["incidents"][0]["id"] == hijacked.incident
     hijacked.dial(2)
