@@ -167,11 +167,11 @@ def test_the_disk_is_full(hijacked: Hijacked) -> None:
         host.guest.image.suite == "bookworm"
     ):  # systemd 252 starts no such service without room in /tmp: docs/install.md
         host.guest.wait("it cannot be started", lambda: host.show("ExecMainStatus") == NAMESPACE)
-        host.sh("rm /full /fuller")
+        host.sh("mount -t tmpfs tmpfs /tmp")
     host.guest.wait("another process", lambda: host.show("MainPID") not in (hijacked.pid, "0"), START_SECONDS)
     assert host.until_up()["state"] == "diverted"
     assert hijacked.counted() == hijacked.dialled
-    host.sh("rm -f /full /fuller; nft delete table ip more")
+    host.sh("rm /full /fuller; nft delete table ip more")
     host.guest.wait("one cause", lambda: len(host.status()["incidents"]) == 1)
     assert host.status()["incidents"][0]["id"] == hijacked.incident
     hijacked.dial(2)
