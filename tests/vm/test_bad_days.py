@@ -163,9 +163,8 @@ def test_the_disk_is_full(hijacked: Hijacked) -> None:
     )
     host.guest.wait("the second cause", lambda: len(host.status()["incidents"]) == 2)
     host.sh("systemctl kill --signal=KILL k3swatch")
-    if (
-        host.guest.image.suite == "bookworm"
-    ):  # systemd 252 starts no such service without room in /tmp: docs/install.md
+    if host.guest.image.suite == "bookworm":
+        # its systemd starts no such service without room in /tmp: docs/install.md
         host.guest.wait("it cannot be started", lambda: host.show("ExecMainStatus") == NAMESPACE)
         host.sh("mount -t tmpfs tmpfs /tmp")
     host.guest.wait("another process", lambda: host.show("MainPID") not in (hijacked.pid, "0"), START_SECONDS)
