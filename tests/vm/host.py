@@ -39,7 +39,7 @@ class K3sHost:
         guest.sh(f"{apt} /root/{package.name}", timeout=INSTALL_SECONDS)
         guest.put("/opt", [TESTS / "vm/inside/lab.py", TESTS / "vm/inside/webhook.py"], TESTS / "vm/inside")
         guest.put("/opt", [TESTS / "netns/labctl.py"], TESTS / "netns")
-        self.unit("k3s", "python3 /opt/lab.py serve", "Type=notify")
+        self.unit("k3s", "python3 /opt/lab.py serve", "Type=notify", f"TimeoutStartSec={START_SECONDS:.0f}")
         self.unit("posted", f"python3 /opt/webhook.py {POSTED} {PORT}")
         guest.sh("systemctl enable --now k3swatch", timeout=START_SECONDS)
         self.until_up()
