@@ -13,7 +13,7 @@ from k3swatch.decode.attributes import Attributes, display, walk
 from k3swatch.decode.message import message
 from k3swatch.errors import DecodeError
 from k3swatch.model.port import Address, Interface, ListeningSocket, LocalAddress
-from k3swatch.model.words import Protocol
+from k3swatch.model.words import Family, Protocol
 
 _RTM_NEWLINK, _RTM_NEWADDR, _SOCK_DIAG_BY_FAMILY = 16, 20, 20
 _AF_INET, _AF_INET6 = 2, 10
@@ -23,8 +23,10 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_OPTIMISTIC, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x04, 0x20, 0x40
 
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
-_IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_GROUP, _IFLA_XDP = 3, 5, 10, 18, 27, 43
-_IFLA_INFO_KIND = 1
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5, 10, 18
+_IFLA_GROUP, _IFLA_XDP = 27, 43
+_IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
+_IFLA_BR_NF_CALL = {36: Family.IP, 37: Family.IP6}  # ..._IPTABLES, ..._IP6TABLES
 _IFLA_XDP_PROG_IDS = (4, 5, 6, 7)  # of the one program; or of those in the driver, generic, in hardware
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 
@@ -77,10 +79,15 @@ def decode_link(raw: bytes) -> Interface:
     body = _fixed(raw, _RTM_NEWLINK, _IFINFOMSG, "link")
     _, kind, index, flags, _ = _IFINFOMSG.unpack_from(body)
     attributes = Attributes(body[_IFINFOMSG.size :], "link")
-    info_kind = ""
+    info_kind, calls = "", frozenset[Family]()
     if _IFLA_LINKINFO in attributes:
         info = attributes.nested(_IFLA_LINKINFO, "info")
         info_kind = display(info.raw(_IFLA_INFO_KIND)) if _IFLA_INFO_KIND in info else ""
+        if info_kind == "bridge" and _IFLA_INFO_DATA in info:
+            data = info.nested(_IFLA_INFO_DATA, "bridge")
+            calls = frozenset(
+                family for option, family in _IFLA_BR_NF_CALL.items() if any(data.raw_or_empty(option))
+            )
     return Interface(
         index,
         display(attributes.raw(_IFLA_IFNAME)),
@@ -92,6 +99,8 @@ def decode_link(raw: bytes) -> Interface:
         master=_u32(attributes, _IFLA_MASTER, 0),
         link=_u32(attributes, _IFLA_LINK, 0),
         xdp=_xdp(attributes),
+        mac=attributes.raw_or_empty(_IFLA_ADDRESS),
+        calls=calls,
     )
 
 

@@ -77,7 +77,7 @@ def by_interface(scene: Scene, states: States) -> Leaving:
     """Answers from elsewhere, by the interface they come in on: the one that leads there."""
     found: dict[int | None, States] = {}
     for packet, cubes in states.items():
-        found.setdefault(_leads(scene, packet), {})[packet] = cubes
+        found.setdefault(leads(scene, packet), {})[packet] = cubes
     return [(_variable(scene, index), part) for index, part in found.items()]
 
 
@@ -109,7 +109,7 @@ def _out(walk: Walk, scene: Scene, packet: Packet, cubes: list[Cube], way: Way) 
             walk.note(Fate.ROUTED, packet, cube, way.steps, Mechanism.ROUTE, why=why)
 
 
-def _leads(scene: Scene, packet: Packet) -> int | None:
+def leads(scene: Scene, packet: Packet) -> int | None:
     """The interface that leads to the server's end, as far as it does not depend on who asks."""
     if scene.host.routing is None:
         return _connected(scene, packet.daddr)

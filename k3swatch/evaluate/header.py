@@ -5,7 +5,7 @@ Follows nft_payload_eval (net/netfilter/nft_payload.c) and the headers of RFC 79
 
 from __future__ import annotations
 
-from k3swatch.evaluate.cells import Byte, Cells, Part, big, blank
+from k3swatch.evaluate.cells import Byte, Cells, Part, big, blank, table
 from k3swatch.evaluate.cube import Kind, Var
 from k3swatch.evaluate.packet import NAT_DST, Packet, Scene, Turn
 from k3swatch.model.ruleset import OUTPUT, PREROUTING
@@ -13,6 +13,7 @@ from k3swatch.model.words import Family, Protocol
 
 SADDR = {Family.IP: 12, Family.IP6: 8}  # offsets in the network header
 DADDR = {Family.IP: 16, Family.IP6: 24}
+MAC = 6  # bytes of an Ethernet address
 
 
 def source_address(scene: Scene, packet: Packet) -> Cells:
@@ -56,7 +57,8 @@ def environment(words: str, length: int) -> Cells:
 
 def load_payload(scene: Scene, packet: Packet, base: int, offset: int, length: int) -> Cells | None:
     """Bytes of the packet; None where the kernel would break (no such header)."""
-    if base == 0 and (scene.iif is None or scene.iif.base == ((scene.loopback[0],) * 2,)):
+    looped = scene.iif is None or scene.iif.base == ((scene.loopback[0],) * 2,)
+    if base == 0 and scene.top is None and looped:
         return None
     image = {0: _link, 1: _network, 2: _transport}.get(base)
     if image is None:
@@ -72,13 +74,22 @@ def load_payload(scene: Scene, packet: Packet, base: int, offset: int, length: i
 
 
 def _link(scene: Scene, packet: Packet) -> Cells:
+    """Ours is the address of the interface that IP sees; what is forwarded still has the header it came with."""
     ethertype = (0x08, 0x00) if scene.family is Family.IP else (0x86, 0xDD)
-    side = scene.side
-    return (
-        *big(Var(f"ether daddr{side}", ((0, 2**48 - 1),), Kind.FIELD, f"ether daddr{side}"), 6),
-        *big(Var(f"ether saddr{side}", ((0, 2**48 - 1),), Kind.FIELD, f"ether saddr{side}"), 6),
-        *ethertype,
+    ours, theirs = ("ether daddr", "ether saddr") if scene.iif is not None else ("ether saddr", "ether daddr")
+    known = {each.index: each.mac for each in scene.host.interfaces if len(each.mac) == MAC}
+    interface = scene.top or scene.iif
+    mine = (
+        table(interface, known, MAC) if known and interface is not None else _hardware(f"{ours}{scene.side}")
     )
+    other = _hardware(f"{theirs}{scene.side}")
+    if interface is not None and interface.base == ((scene.loopback[0],) * 2,):
+        mine = other = (0,) * MAC
+    return (*mine, *other, *ethertype) if scene.iif is not None else (*other, *mine, *ethertype)
+
+
+def _hardware(words: str) -> Cells:
+    return big(Var(words, ((0, 2**48 - 1),), Kind.FIELD, words), MAC)
 
 
 def _addresses(scene: Scene, packet: Packet) -> tuple[Cells, Cells]:

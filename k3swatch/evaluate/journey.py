@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from k3swatch.evaluate.cells import Cells, little
 from k3swatch.evaluate.crossroads import answered, by_interface, routed
 from k3swatch.evaluate.cube import EVERYTHING, Cube, Kind, Var, simplify
 from k3swatch.evaluate.hooks import hook, run
-from k3swatch.evaluate.ingress import before_ip
+from k3swatch.evaluate.ingress import arriving, leaving
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import (
     EPHEMERAL,
@@ -65,26 +66,25 @@ def _to_server(walk: Walk, scene: Scene, states: States, dport: int) -> States:
     """What arrives of packets that the client sends: here, or out of this host."""
     if scene.vantage is Vantage.EXTERNAL:
         scene = replace(scene, uid=None)
-        states = before_ip(walk, scene, states, lambda *what: run(walk, *what))
-        states = hook(walk, scene, PREROUTING, states, dport)
+        states = _received(walk, scene, states, dport)
         here, away = _parted(walk, scene, states)
         here = hook(walk, _demultiplexed(scene, dport), INPUT, here, dport, late=True)
-        for oif, leaving in away:
+        for oif, going in away:
             on = replace(scene, oif=oif)
-            leaving = hook(walk, on, FORWARD, leaving, dport, late=True)
-            here.update(hook(walk, on, POSTROUTING, leaving, dport, late=True))
+            going = hook(walk, on, FORWARD, going, dport, late=True)
+            here.update(_sent_out(walk, on, going, dport))
         return here
     loopback = _loopback(scene, "iif")
     scene = replace(scene, oif=_loopback(scene, "oif"))
     states = hook(walk, scene, OUTPUT, states, dport)
     here, away = _parted(walk, scene, states)
-    here = hook(walk, scene, POSTROUTING, here, dport, late=True)
+    here = _sent_out(walk, scene, here, dport)
     inside = replace(scene, iif=loopback, oif=None, uid=None)
-    here = hook(walk, inside, PREROUTING, here, dport, nat=False, late=True)
+    here = _received(walk, inside, here, dport, nat=False, late=True)
     here = _staying(walk, scene, here)
     here = hook(walk, inside, INPUT, here, dport, nat=False, late=True)
-    for oif, leaving in away:
-        here.update(hook(walk, replace(scene, oif=oif), POSTROUTING, leaving, dport, late=True))
+    for oif, going in away:
+        here.update(_sent_out(walk, replace(scene, oif=oif), going, dport))
     return here
 
 
@@ -99,22 +99,38 @@ def _to_client(walk: Walk, scene: Scene, states: States, dport: int) -> States:
         client = _loopback(scene, "oif") if local else _answered(scene)
         out = replace(scene, iif=None, oif=client, uid=_server(scene, dport))
         here = answered(walk, out, hook(walk, out, OUTPUT, here, dport))
-        here = hook(walk, out, POSTROUTING, here, dport, late=True)
+        here = _sent_out(walk, out, here, dport)
         if local:
             inside = replace(scene, iif=_loopback(scene, "iif"), oif=None, uid=None)
-            here = hook(walk, inside, PREROUTING, here, dport, late=True)
+            here = _received(walk, inside, here, dport, late=True)
             here = hook(walk, inside, INPUT, here, dport, late=True)
         back.update(here)
     for way, coming in by_interface(scene, away):
         inside = replace(scene, iif=way, oif=None, uid=None)
-        coming = answered(walk, inside, hook(walk, inside, PREROUTING, coming, dport))
+        through = inside if local else replace(inside, oif=_answered(scene))
+        coming = answered(walk, inside, _received(walk, through, coming, dport))
         if local:
             back.update(hook(walk, inside, INPUT, coming, dport, late=True))
             continue
-        through = replace(inside, oif=_answered(scene))
         coming = hook(walk, through, FORWARD, coming, dport, late=True)
-        back.update(hook(walk, through, POSTROUTING, coming, dport, late=True))
+        back.update(_sent_out(walk, through, coming, dport))
     return back
+
+
+def _received(
+    walk: Walk, scene: Scene, states: States, dport: int, nat: bool = True, late: bool = False
+) -> States:
+    """What comes in on an interface and passes IP's prerouting chains."""
+    walked = partial(run, walk)
+    states = arriving(walk, scene, states, walked)
+    states = hook(walk, replace(scene, oif=None), PREROUTING, states, dport, nat, late)
+    return arriving(walk, scene, states, walked, late=True)
+
+
+def _sent_out(walk: Walk, scene: Scene, states: States, dport: int) -> States:
+    """What passes IP's postrouting chains and leaves by an interface."""
+    states = hook(walk, scene, POSTROUTING, states, dport, late=True)
+    return leaving(walk, scene, states, partial(run, walk))
 
 
 def _later(states: States, mark: Cells) -> States:

@@ -170,6 +170,8 @@ def meta(context: Context, expr: Meta, path: Path) -> list[Path]:
             cells = (scene.family.nfproto,)
         case 16:
             cells = (scene.protocol.number,)
+        case 17 | 18 if context.scene.bridge:
+            cells = _bridge_name(scene, expr.key)
         case 19:
             cells = (0,)  # PACKET_HOST: addressed to us
         case 21:
@@ -188,6 +190,13 @@ def meta(context: Context, expr: Meta, path: Path) -> list[Path]:
         return [ended(path)]
     path.write(expr.dreg, cells)
     return [path]
+
+
+def _bridge_name(scene: Scene, key: int) -> Cells:
+    """nft_meta_bridge_get_eval: of the bridge that the port it comes by (17) or leaves by (18) belongs to."""
+    way = scene.iif if key == 17 else scene.oif
+    names = [each.name for each in scene.host.interfaces if each.index == scene.bridge and way is not None]
+    return tuple("".join(names).encode("utf-8", "surrogateescape").ljust(IFNAMSIZ, b"\0"))
 
 
 # enum nft_meta_keys beyond those decided above, with their length in a register

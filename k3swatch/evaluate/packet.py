@@ -108,6 +108,8 @@ class Scene:
     mark: Var
     iif: Var | None  # None where there is no input interface (output hook)
     oif: Var | None = None  # None where it is not known yet where to (prerouting, input)
+    top: Var | None = None  # below IP: the interface as IP sees it, where `iif` or `oif` is the device
+    bridge: int = 0  # in a chain of a bridge: which
     uid: Var | None = None  # of the socket it was sent from; None where it has none
     turn: Turn = Turn.FIRST
     hook: int = 0
@@ -162,7 +164,7 @@ def scene(
     else:
         addresses = subtract(((0, 2**bits - 1),), own)
     ports: Ranges = ((0, 65535),) if source_port is None else ((source_port, source_port),)
-    indexes = sorted(i.index for i in host.interfaces if not i.loopback)
+    indexes = sorted(i.index for i in host.interfaces if not i.loopback and i.index not in host.enslaved)
     iif = None
     if vantage is Vantage.EXTERNAL:
         base: Ranges = normal([(index, index) for index in indexes]) or ((1, 2**31 - 1),)

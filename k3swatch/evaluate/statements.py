@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from k3swatch.evaluate import frames
 from k3swatch.evaluate.cells import Byte, known
 from k3swatch.evaluate.cube import Kind
 from k3swatch.evaluate.header import DADDR, SADDR, load_payload
@@ -41,9 +42,14 @@ def queue(context: Context, expr: Queue, path: Path) -> list[Path]:
 
 
 def meta_set(context: Context, expr: MetaSet, path: Path) -> list[Path]:
-    """nft_meta_set_eval: only the mark is seen by rules that decide."""
-    if expr.key == 3:
+    """nft_meta_set_eval, nft_meta_bridge_set_eval: marks, whose packet it is, and whether a bridge takes it."""
+    mark, packet_type, broute = 3, 19, 35
+    if expr.key == mark:
         return with_mark(path, path.read(expr.sreg, 4))
+    if expr.key == packet_type:
+        return frames.packet_type(context, path.read(expr.sreg, 1), path)
+    if expr.key == broute:
+        return frames.broute(context, path.read(expr.sreg, 1), path)
     return [path]
 
 
@@ -61,6 +67,8 @@ def payload_set(context: Context, expr: PayloadSet, path: Path) -> list[Path]:
     connection; for what makes it a first packet of its protocol, nothing can be said any more.
     """
     scene, packet = context.scene, path.packet
+    if expr.base == 0:
+        return frames.overwrite(context, expr.offset, path.read(expr.sreg, expr.length), path)
     if scene.turn is not Turn.FIRST:
         return _overwritten_later(context, expr, path)
     start = DADDR[scene.family]

@@ -31,6 +31,9 @@ def phrase(var: Var, ranges: Ranges, host: Host, family: Family) -> str:
     if var.name == "iif":
         names = {interface.index: interface.name for interface in host.interfaces}
         return _either("on interface", ranges, var, lambda low, high: _interfaces(low, high, names))
+    if var.words == "through":
+        names = {interface.index: interface.name for interface in host.interfaces}
+        return _either("through", ranges, var, lambda low, high: _interfaces(low, high, names))
     if var.name == "saddr":
         return _either("from", ranges, var, lambda low, high: _networks(low, high, family))
     if var.name == "sport":

@@ -6,7 +6,7 @@ document.
      "nf_tables": {"tables": [], "chains": [], "rules": [], "sets": [], "elements": []},
      "legacy": ["ip6 nat"], "xtables": [{"family": "ip", "table": "nat", "info": [], "entries": []}],
      "host": {"name": "node1", "addresses": [], "links": [], "tcp": [], "udp": [], "unreadable": [],
-              "routes": [], "rules": [], "ipvs": [], "beside": {}}}
+              "routes": [], "rules": [], "ipvs": [], "bridge": {"ip": "1", "ip6": "1"}, "beside": {}}}
 
 Every message (and every iptables-legacy table, under xtables) is base64 of what the kernel sent, so nothing
 is lost that this version does not understand. `legacy` names the legacy tables that could not be read.
@@ -79,6 +79,7 @@ def capture(source: NftablesSource, taken_at: float) -> Document:
                 "routes": _encode(host.routes),
                 "rules": _encode(host.rules),
                 "ipvs": _encode(host.ipvs),
+                "bridge": host.bridge,
                 "unreadable": list(host.unreadable),
                 "beside": beside.read(decode_host(host)),
             },

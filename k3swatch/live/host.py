@@ -21,8 +21,9 @@ from k3swatch.live.programs import Programs
 from k3swatch.model.ipvs import VirtualServer
 from k3swatch.model.port import Host, ListeningSocket, LocalAddress, ProtectedPort
 from k3swatch.model.routing import REFUSING, Routing
-from k3swatch.model.words import Protocol
+from k3swatch.model.words import Family, Protocol
 from k3swatch.sources import rtnetlink, sockdiag
+from k3swatch.sources.bridge import bridge_calls
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ class RawHost(NamedTuple):
     routes: list[bytes] | None = None
     rules: list[bytes] | None = None  # of policy routing
     ipvs: list[bytes] | None = []  # noqa: RUF012  never changed; virtual servers, each followed by its real ones
+    bridge: dict[str, str] = {}  # noqa: RUF012  never changed; of sources.bridge
 
 
 def read_raw_host(ports: Iterable[int] | None = None) -> RawHost:
@@ -79,9 +81,14 @@ def read_raw_host(ports: Iterable[int] | None = None) -> RawHost:
         if routes is None or _assigned(before) == _assigned(addresses):
             break
     virtual = read(lambda: ipvs.read(ports), "IPVS")
+    try:
+        calls = bridge_calls()
+    except SourceError as error:
+        unreadable.append(f"bridges: {error}")
+        calls = {family.value: "1" for family in Family}  # as it is when nobody sets it
     # last: by now it holds what any of the above had to say
     said = tuple(unreadable)
-    return RawHost(socket.gethostname(), addresses, links, tcp, udp, said, routes, rules, virtual)
+    return RawHost(socket.gethostname(), addresses, links, tcp, udp, said, routes, rules, virtual, calls)
 
 
 def _assigned(messages: list[bytes] | None) -> set[LocalAddress]:
@@ -136,6 +143,7 @@ def decode_host(raw: RawHost) -> Host:
         unreadable=tuple(unreadable),
         routing=routing,
         services=services,
+        bridge_calls=frozenset(each for each in Family if raw.bridge.get(each.value, "0") != "0"),
     )
 
 

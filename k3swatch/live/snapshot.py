@@ -181,4 +181,7 @@ def _raw_host(document: Document) -> RawHost:
     name = _require(document, "name", str, "host")
     addresses, links, tcp, udp = (read(part) for part in ("addresses", "links", "tcp", "udp"))
     virtual = read("ipvs") if "ipvs" in document else []  # a snapshot from before it was read
-    return RawHost(name, addresses, links, tcp, udp, unreadable, read("routes"), read("rules"), virtual)
+    calls = document.get("bridge", {})
+    bridge = {str(key): str(value) for key, value in calls.items()} if isinstance(calls, dict) else {}
+    routes, rules = read("routes"), read("rules")
+    return RawHost(name, addresses, links, tcp, udp, unreadable, routes, rules, virtual, bridge)

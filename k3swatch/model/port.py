@@ -15,6 +15,12 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DEEPEST = 3  # a bridge on a VLAN on a bond
 _STACKED = ("vlan", "macvlan", "ipvlan")
+_ENSLAVING = (
+    "bridge",
+    "bond",
+    "team",
+    "openvswitch",
+)  # IP sees nothing arrive on their ports (not so with a VRF)
 
 LOCAL = "local"  # the word in `addresses:` that stands for every address of this host
 
@@ -74,6 +80,8 @@ class Interface:
     master: int = 0  # the bridge or bond it is a port of
     link: int = 0  # what a VLAN or macvlan is on (a veth's peer, too)
     xdp: tuple[int, ...] = ()  # ids of the XDP programs on it
+    mac: bytes = b""  # its hardware address
+    calls: frozenset[Family] = frozenset()  # a bridge that has what it forwards seen by the hooks of IP
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +153,7 @@ class Host:
     programs: tuple[Program, ...] = ()  # those that could send a connection elsewhere
     routing: Routing | None = None  # None: could not be read
     services: tuple[VirtualServer, ...] | None = ()  # of IPVS, those that matter; None: could not be read
+    bridge_calls: frozenset[Family] = frozenset()  # every bridge does so: net.bridge.bridge-nf-call-*
 
     def local(self) -> frozenset[Address]:
         """Every address of this host, loopback included."""
@@ -163,6 +172,41 @@ class Host:
     def loopbacks(self) -> frozenset[int]:
         """Indexes of the loopback interfaces."""
         return frozenset(interface.index for interface in self.interfaces if interface.loopback)
+
+    @cached_property
+    def enslaved(self) -> frozenset[int]:
+        """Indexes of interfaces on which IP sees nothing arrive: ports of a bridge or a bond."""
+        masters = {each.index for each in self.interfaces if each.kind in _ENSLAVING}
+        return frozenset(each.index for each in self.interfaces if each.master in masters)
+
+    def ports(self, master: int) -> tuple[int, ...]:
+        """Indexes of the ports of a bridge or bond."""
+        return tuple(each.index for each in self.interfaces if each.master == master)
+
+    def above(self, index: int) -> dict[int, tuple[tuple[int, int], ...]]:
+        """The interfaces on which IP sees what passes a device, by index: itself, the bridge it is a port of, VLANs on
+        that; and through which port of which bridge or bond (port, master) it gets there.
+        """
+        found: dict[int, tuple[tuple[int, int], ...]] = {index: ()}
+        for _ in range(_DEEPEST):
+            for each in self.interfaces:
+                if each.index in found and each.index in self.enslaved:
+                    found.setdefault(each.master, (*found[each.index], (each.index, each.master)))
+                if each.kind in _STACKED and each.link in found:
+                    found.setdefault(each.index, found[each.link])
+        return {each: ports for each, ports in found.items() if each not in self.enslaved}
+
+    @cached_property
+    def heights(self) -> dict[int, int]:
+        """How many devices each interface rests on, one upon the other."""
+        heights = {each.index: 0 for each in self.interfaces}
+        for _ in range(_DEEPEST):
+            for each in self.interfaces:
+                if each.index in self.enslaved:
+                    heights[each.master] = max(heights[each.master], heights[each.index] + 1)
+                if each.kind in _STACKED and each.link in heights and each.link != each.index:
+                    heights[each.index] = max(heights[each.index], heights[each.link] + 1)
+        return heights
 
     @cached_property
     def carriers(self) -> dict[int, frozenset[Address]]:

@@ -131,6 +131,7 @@ META: Final[dict[int, tuple[str, Render]]] = {
     32: ("meta hour", render.hour),
     33: ("meta sdif", render.host),
     34: ("meta sdifname", render.interface),
+    35: ("meta broute", render.host),
 }
 META_PROTOCOL, META_IIFTYPE, META_NFPROTO, META_L4PROTO = 1, 8, 15, 16
 

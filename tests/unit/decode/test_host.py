@@ -14,7 +14,7 @@ from support.wire import nla, nlmsg
 from k3swatch.decode.host import decode_address, decode_link, decode_socket
 from k3swatch.errors import DecodeError
 from k3swatch.model.port import Interface, ListeningSocket, LocalAddress
-from k3swatch.model.words import Protocol
+from k3swatch.model.words import Family, Protocol
 
 V4, V6, PEER = b"\xc0\xa8\1\xe9", b"\xfd" + bytes(14) + b"\1", b"\n\0\0\2"
 
@@ -62,6 +62,14 @@ def test_link() -> None:
     assert decode_link(link(0x8, nla(3, b"lo\0"), kind=772)) == Interface(
         3, "lo", up=False, loopback=True, type=772
     )
+
+
+def test_bridge() -> None:
+    """Its address, and whose hooks it calls: IFLA_BR_NF_CALL_IP6TABLES."""
+    options = nla(36, b"\0") + nla(37, b"\1")
+    raw = link(0x1, nla(3, b"br0\0"), nla(1, b"\2\0\0\0\0\1"), nla(18, nla(1, b"bridge\0") + nla(2, options)))
+    found = decode_link(raw)
+    assert (found.mac, found.calls) == (b"\2\0\0\0\0\1", frozenset({Family.IP6}))
 
 
 def test_listening_socket() -> None:
