@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from k3swatch.evaluate import ebtables
 from k3swatch.evaluate.cells import Cells, big, blank, equal, known, masked, undecided, within
 from k3swatch.evaluate.cube import YES, Box, Kind, Var, flag
 from k3swatch.evaluate.fib import RTN_LOCAL, RTN_UNICAST, destination_type, interface_cells, source_type
@@ -355,6 +356,7 @@ _MATCHES: dict[type, Callable[[Context, Any, Path], list[Test]]] = {
     xt.PhysDev: _physdev,
     xt.Environment: _environment,
     xt.IpHeader: _ip_header,
+    xt.EtherIp: ebtables.ip,
     xt.PktType: _pkttype,
     xt.RpFilter: _rpfilter,
     xt.XtSocket: _socket,

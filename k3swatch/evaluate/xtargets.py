@@ -5,6 +5,7 @@ Follows the `target` functions of net/netfilter/xt_*.c and net/ipv4/netfilter/ip
 
 from __future__ import annotations
 
+from k3swatch.evaluate import ebtables
 from k3swatch.evaluate.cells import combined, little, masked
 from k3swatch.evaluate.cube import Kind, Var
 from k3swatch.evaluate.machine import REJECTED, Context, Path, ended, unreadable, with_mark
@@ -31,6 +32,8 @@ def target(context: Context, expr: XtTarget, path: Path) -> list[Path]:
         return [ended(path, Verdict(REJECTED))]
     if isinstance(spec, xt.XtNotrack):
         return notrack(context, expr, path)
+    if isinstance(spec, xt.EtherNat | xt.EtherMark):
+        return ebtables.target(context, spec, path)
     if isinstance(spec, xt.XtStandard):
         return [ended(path, Verdict(spec.code, spec.chain))]
     if isinstance(spec, xt.XtQueue):

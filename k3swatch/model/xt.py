@@ -200,6 +200,42 @@ class IpHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class EtherIp:
+    """ebt_ip and ebt_ip6: addresses with masks, protocol, ports; `asked` and `inverted` are EBT_IP_* (1 source, 2
+    destination, 8 protocol, 16 source port, 32 destination port). `rest` names what else is asked (TOS, ICMP).
+    """
+
+    source: tuple[bytes, bytes]
+    destination: tuple[bytes, bytes]
+    protocol: int
+    sport: tuple[int, int]
+    dport: tuple[int, int]
+    asked: int
+    inverted: int
+    rest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EtherNat:
+    """ebtables' `dnat` and `snat`, which overwrite an address of the frame with `mac`, and `redirect`, which makes it
+    one to the bridge; then the verdict `code`.
+    """
+
+    target: str
+    mac: bytes
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class EtherMark:
+    """ebtables' `mark`: mark = (mark & ~clear) ^ flip, bits in both being set; then the verdict `code`."""
+
+    clear: int
+    flip: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
 class NatRange:
     """DNAT, SNAT, REDIRECT, MASQUERADE, NETMAP: struct nf_nat_range2 whatever revision it came as.
 
@@ -299,6 +335,9 @@ XtSpec = (
     | RpFilter
     | XtSocket
     | IpHeader
+    | EtherIp
+    | EtherNat
+    | EtherMark
     | NatRange
     | XtTproxy
     | XtReject

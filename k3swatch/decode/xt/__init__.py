@@ -7,7 +7,7 @@ siblings, on a 64-bit kernel.
 
 from __future__ import annotations
 
-from k3swatch.decode.xt import actions, addresses, connection, host, marks, meters, nat, packet, ports
+from k3swatch.decode.xt import actions, addresses, bridge, connection, host, marks, meters, nat, packet, ports
 from k3swatch.decode.xt.blob import Layouts, fits
 from k3swatch.model.xt import XtSpec
 
@@ -22,14 +22,14 @@ MATCHES: dict[int, Layouts] = {
     | host.MATCHES
     | packet.layouts(nfproto)
     for nfproto in (IPV4, IPV6)
-}
+} | {bridge.NFPROTO_BRIDGE: bridge.MATCHES}
 TARGETS: dict[int, Layouts] = {
     nfproto: marks.TARGETS | actions.TARGETS | nat.layouts(nfproto) for nfproto in (IPV4, IPV6)
-}
+} | {bridge.NFPROTO_BRIDGE: bridge.TARGETS}
 
 
 def decode_match(name: str, revision: int, info: bytes, nfproto: int) -> XtSpec | None:
-    """What the match asks. `nfproto` is 2 (ip) or 10 (ip6); `info` may carry the kernel's padding to 8 bytes."""
+    """What the match asks. `nfproto` is 2 (ip), 10 (ip6) or 7 (bridge); `info` may carry padding to 8 bytes."""
     return _decode(MATCHES, name, revision, info, nfproto)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from k3swatch.evaluate.text import render, symbols
+from k3swatch.evaluate.text import render, symbols, xt_bridge
 from k3swatch.evaluate.text.compare import prefix
 from k3swatch.evaluate.text.writer import LAYER3, LAYER4, Writer
 from k3swatch.evaluate.text.xt_connection import connection, state
@@ -68,6 +68,10 @@ def words(spec: xt.XtSpec, writer: Writer) -> str:
             return f"fib {' . '.join(keys)} oif {'missing' if spec.invert else 'exists'}"
         case xt.XtSocket():
             return "xt socket" + " transparent" * (spec.flags & 1) + " nowildcard" * bool(spec.flags & 2)
+        case xt.EtherIp():
+            return xt_bridge.ip(spec)
+        case xt.EtherNat() | xt.EtherMark():
+            return xt_bridge.target(spec)
         case xt.XtNpt():
             source, target = (
                 f"{render.ipv6(prefix)}/{bits}" for prefix, bits in (spec.source, spec.destination)

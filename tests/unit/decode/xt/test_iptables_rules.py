@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.rules import IPTABLES_FILE, Sample, blobs, pack, read, unpack
 
-from k3swatch.decode.xt import MATCHES, TARGETS
+from k3swatch.decode.xt import IPV4, IPV6, MATCHES, TARGETS
 from k3swatch.model.expr import XtMatch, XtTarget
 
 SAMPLES = read(IPTABLES_FILE)
@@ -40,7 +40,7 @@ def test_every_match_and_target_of_this_iptables_has_a_sample() -> None:
         if isinstance(expr, XtMatch | XtTarget)
     }
     newest: dict[str, int] = {}
-    for table in (*MATCHES.values(), *TARGETS.values()):
+    for table in (tables[nfproto] for tables in (MATCHES, TARGETS) for nfproto in (IPV4, IPV6)):
         for name, revision in table:
             newest[name] = max(revision, newest.get(name, 0))
     made_otherwise = {
