@@ -102,9 +102,12 @@ def _later(walk: Walk, scene: Scene, number: int, states: States, late: bool) ->
             return states
         if chain.priority > place and not translated:
             states, translated = _translated(walk, scene, number, states), True
-        start, before = len(walk.outcomes), states
-        states = run_at(walk, scene, chain, states, late)
+        gone = {packet: cubes for packet, cubes in states.items() if packet.offloaded}
+        start, before = len(walk.outcomes), {each: states[each] for each in states if each not in gone}
+        states = run_at(walk, scene, chain, before, late)
         _tie(walk, chains, chain, number, _changes(before, states, walk.outcomes[start:]))
+        for packet, cubes in gone.items():
+            add(states, packet, cubes)
     return states if translated else _translated(walk, scene, number, states)
 
 

@@ -77,6 +77,7 @@ class Packet:
     balanced: bool = False  # IPVS has had it, and left it on this host
     reached: tuple[bytes, int] | None = None  # after the first packet: where the connection ends
     connected: bool = True  # after the first packet: conntrack has a connection for it
+    offloaded: bool = False  # after the first packet: to a flowtable, which bypasses what hooks there are
 
     def __hash__(self) -> int:
         """Of what tells most packets apart and is quickly hashed: a walk has a handful, and asks for it very often."""

@@ -16,6 +16,7 @@ from k3swatch.model.expr import (
     Connlimit,
     CtSet,
     Dynset,
+    Flow,
     Fwd,
     Limit,
     MetaSet,
@@ -150,6 +151,21 @@ def quota(context: Context, expr: Quota, path: Path) -> list[Path]:
 def connlimit(context: Context, expr: Connlimit, path: Path) -> list[Path]:
     """nft_connlimit_eval."""
     return meter(context, path, f"more than {expr.count} connections", inverted=bool(expr.flags & 1))
+
+
+def flow(context: Context, expr: Flow, path: Path) -> list[Path]:
+    """nft_flow_offload_eval: breaks unless both ends have been heard of and the flowtable takes the connection. What
+    follows is then forwarded on the interface it comes in on, and no later rule sees it.
+    """
+    if context.scene.turn is Turn.FIRST:
+        return [ended(path)]
+    words = f"offloaded to flowtable {expr.table}"
+    ways = maybe(path, words, identity=f"{words} {context.family} {context.table}")
+    for way in ways:
+        if way.verdict is None:
+            way.packet = replace(way.packet, offloaded=True)
+            ended(way, Verdict(Code.ACCEPT))
+    return ways
 
 
 def fwd(context: Context, expr: Fwd, path: Path) -> list[Path]:

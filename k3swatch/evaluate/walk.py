@@ -71,6 +71,7 @@ HANDLERS: dict[type, Handler] = {  # each handler takes its own expression type
     nft.Masq: mapping.masq,
     nft.Synproxy: statements.synproxy,
     nft.Dup: statements.on,
+    nft.Flow: statements.flow,
     nft.Fwd: statements.fwd,
     nft.XtMatch: xtables.match,
     nft.XtTarget: xtargets.target,

@@ -16,6 +16,7 @@ from k3swatch.model.statement import (
     CtSet,
     Dup,
     Dynset,
+    Flow,
     Fwd,
     Last,
     Limit,
@@ -278,6 +279,7 @@ Expr = (
     | Last
     | Synproxy
     | Dup
+    | Flow
     | Fwd
     | XtMatch
     | XtTarget
@@ -298,6 +300,7 @@ __all__ = [
     "Expr",
     "Exthdr",
     "Fib",
+    "Flow",
     "Fwd",
     "Hash",
     "Immediate",

@@ -175,6 +175,13 @@ class Dup:
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """NFTA_FLOW_*: `flow add @table`: later packets of the connection bypass the hooks (flow_offload)."""
+
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fwd:
     """NFTA_FWD_*: netdev only, moves the packet to another device."""
 

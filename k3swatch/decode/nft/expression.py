@@ -36,7 +36,7 @@ _LIST_ELEM = 1
 _NAME, _DATA = 1, 2
 
 # Kind of expression -> the highest attribute it is known to have (a higher one means something we do not
-# know) and its decoder. Kinds that are not here (inner, xfrm, osf, tunnel, flow_offload, ...) become
+# know) and its decoder. Kinds that are not here (inner, xfrm, osf, tunnel, ...) become
 # Opaque.
 DECODERS: Final[dict[str, tuple[int, Callable[[Attributes], Expr]]]] = {
     "bitwise": (8, bitwise.bitwise),
@@ -49,6 +49,7 @@ DECODERS: Final[dict[str, tuple[int, Callable[[Attributes], Expr]]]] = {
     "dynset": (10, sets.dynset),
     "exthdr": (7, exthdr.exthdr),
     "fib": (3, fib.fib),
+    "flow_offload": (1, fate.flow),
     "fwd": (3, fate.fwd),
     "hash": (7, choice.hash_),
     "immediate": (2, immediate.immediate),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from k3swatch.decode.attributes import Attributes, display
 from k3swatch.decode.nft.data import register_or_none
-from k3swatch.model.expr import Dup, Fwd, Log, Notrack, Queue, Reject, Synproxy
+from k3swatch.model.expr import Dup, Flow, Fwd, Log, Notrack, Queue, Reject, Synproxy
 
 _LOG_GROUP, _LOG_PREFIX = 1, 2
 _REJECT_TYPE, _REJECT_CODE = 1, 2
@@ -47,6 +47,11 @@ def synproxy(attributes: Attributes) -> Synproxy:
 def dup(attributes: Attributes) -> Dup:
     """`dup to 10.0.0.1`."""
     return Dup(register_or_none(attributes, _DUP_ADDR), register_or_none(attributes, _DUP_DEV))
+
+
+def flow(attributes: Attributes) -> Flow:
+    """`flow add @ft`: NFTA_FLOW_TABLE_NAME."""
+    return Flow(attributes.text(1))
 
 
 def fwd(attributes: Attributes) -> Fwd:

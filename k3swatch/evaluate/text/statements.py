@@ -247,6 +247,8 @@ def statement(expr: e.Expr, writer: Writer) -> str | None:
             return "synproxy"
         case e.Dup():
             return forward("dup", expr.addr, expr.dev, writer)
+        case e.Flow():
+            return f"flow add @{expr.table}"
         case e.Fwd():
             return forward("fwd", expr.addr, expr.dev, writer)
     return None

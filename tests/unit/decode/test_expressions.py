@@ -15,6 +15,7 @@ from k3swatch.decode.nft.expression import COMPAT, DECODERS, decode_expression, 
 from k3swatch.model.expr import (
     Bitwise,
     Expr,
+    Flow,
     Fwd,
     Hash,
     Last,
@@ -69,6 +70,8 @@ BY_HAND: list[tuple[str, bytes, Expr]] = [
     ("hash", be32(1, 9) + be32(2, 1) + be32(3, 4) + be32(4, 3), Hash(1, 3, 0, 9, 4)),
     # fwd ip to 10.0.0.1 device lo
     ("fwd", be32(1, 1) + be32(2, 2) + be32(3, 2), Fwd(1, 2, 2)),
+    # flow add @ft, of kernels with flowtables
+    ("flow_offload", name(1, "ft"), Flow("ft")),
 ]
 
 
