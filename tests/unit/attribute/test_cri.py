@@ -141,6 +141,26 @@ def test_one_that_is_silent_makes_another_ones_no_worthless(short: Path) -> None
         dead.close()
 
 
+@pytest.mark.parametrize(("seconds", "answered"), [(None, False), (20.0, True)])
+def test_a_runtime_that_is_busy_answers_who_has_the_time(
+    short: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None, answered: bool
+) -> None:
+    """The daemon asks again; a command has this one look, and waits for longer."""
+    monkeypatch.setattr(cri, "SECONDS", 0.3)
+
+    def busy(connection: socket.socket) -> None:
+        time.sleep(0.6)
+        speaks(sandbox())(connection)
+
+    runtime = Runtime(short, busy)
+    try:
+        with Root(str(short), seconds=20.0) as root:
+            found = Cri(seconds=seconds).sandbox(root, CONTAINER)
+    finally:
+        runtime.close()
+    assert isinstance(found, Listed) is answered
+
+
 def drain(connection: socket.socket) -> None:
     """Takes everything and says nothing, until the other end has had enough."""
     while connection.recv(65536):
