@@ -105,7 +105,7 @@ class Service:
                 raise SourceError(f"{self.name}: ended with status {process.returncode}")
         except SourceError as error:
             self.stop()
-            tail = self.log.read_text(errors="replace")[-800:]
+            tail = self.log.read_text(errors="replace")[-8000:]
             raise SourceError(str(error), hint=tail) from None
         except BaseException:  # Ctrl-C: nobody else knows of it yet
             self.stop()

@@ -284,7 +284,11 @@ def main() -> int:
                 story.play(number, act)
     except SourceError as error:
         screen.line()
-        screen.fact("failed", "; ".join([str(error), *error.hint.split("\n")[-4:]]), False)
+        screen.fact("failed", str(error), False)
+        for (
+            text
+        ) in error.hint.splitlines():  # all of a service's last words: a traceback is worth nothing in part
+            screen.line(printable(text))
         return 1
     except KeyboardInterrupt:
         screen.line()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,8 @@ from k3swatch.demo.acts import ACTS, OTHER_API, PORTMAP_POD
 from k3swatch.demo.netns import PREFIX, RUN_NETNS
 from k3swatch.demo.screen import Screen
 from k3swatch.demo.stage import stage
-from k3swatch.demo.story import Story, curtain
+from k3swatch.demo.story import Story, curtain, main
+from k3swatch.errors import SourceError
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -100,3 +102,19 @@ def test_it_can_fail() -> None:
         story.dial(replace(ACTS[0], answers=ACTS[1].answers))
     assert (story.checks, story.disagreements) == (4, 3)
     assert curtain(screen, story, 1.0) == 1
+
+
+def test_what_a_service_said_last_is_shown_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bug of the daemon ends the demo, whose files are gone then: the traceback is not."""
+    said = [f"  line {number}\x1b[2J" for number in range(30)]
+
+    def broken() -> Any:
+        raise SourceError("k3swatch: ended with status 1", hint="\n".join(["Traceback", *said]))
+
+    monkeypatch.setattr("k3swatch.demo.story.stage", broken)
+    assert main() == 1
+    shown = capsys.readouterr().out.splitlines()
+    assert any("k3swatch: ended with status 1" in line for line in shown)
+    assert shown[-31:] == ["Traceback", *(line.replace("\x1b", "\\x1b") for line in said)]
