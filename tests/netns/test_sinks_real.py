@@ -175,7 +175,8 @@ def test_an_entry_too_large_for_a_datagram(journald: Journald, journal: Journald
     many = tuple((f"K3SWATCH_F{n}", "y" * 9000) for n in range(60))
     import socket
 
-    journal._socket._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # type: ignore[union-attr]
+    assert journal._socket is not None
+    journal._socket._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     journal.notify(started("large", fields=many))
     (entry,) = entries(journald, 1)
     assert len(entry["K3SWATCH_F59"]) == 8192

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,9 +26,9 @@ OTHER = "f" * 64
 CGROUP = f"0::/kubepods/besteffort/pod{names.POD_UID}/{names.LB}\n"
 
 
-def look(node: Node, finding: Finding, **options: object) -> Answer:
+def look(node: Node, finding: Finding, **options: Any) -> Answer:
     with Root(str(node.directory)) as root:
-        answer = receiver(finding, root, **options)  # type: ignore[arg-type]
+        answer = receiver(finding, root, **options)
     assert answer is not None
     return answer
 

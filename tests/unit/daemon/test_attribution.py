@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.build import TableRuleset
 
 from k3swatch.clock import SystemClock
 from k3swatch.daemon import attribution as module
@@ -39,15 +40,15 @@ FINDING = Finding(
 POD = f"kube-system/{names.POD_NAME}"
 
 
-@dataclass
-class Rules:
+class Rules(TableRuleset):
     """A ruleset that has KUBE-SERVICES in `ip nat` only, with these destinations, or the map of the nftables mode.
 
     `services` None: a map with more elements than are asked for; empty: no such map.
     """
 
-    destinations: Sequence[bytes] = ()
-    services: Sequence[bytes] | None = ()
+    def __init__(self, destinations: Sequence[bytes] = (), services: Sequence[bytes] | None = ()) -> None:
+        super().__init__()
+        self.destinations, self.services = destinations, services
 
     def set_info(self, family: str, table: str, name: str) -> SetInfo:
         if (family, table, name) != ("ip", "kube-proxy", "service-ips") or self.services == ():
@@ -84,7 +85,7 @@ def attribution(node: Node, woken: threading.Event, monkeypatch: pytest.MonkeyPa
 def wait(attribution: Attribution, woken: threading.Event, rules: Rules | None = None) -> list[Learned]:
     assert woken.wait(20)
     woken.clear()
-    return attribution.learned(rules)  # type: ignore[arg-type]
+    return attribution.learned(rules)
 
 
 def test_files_that_come_after_the_rule(node: Node, attribution: Attribution, woken: threading.Event) -> None:
@@ -173,7 +174,7 @@ def test_one_look_for_a_command(node: Node) -> None:
     observation = Observation((PortVerdict(ProtectedPort("p", 6443), (FINDING, FINDING)),), 1)
 
     def culprits(directory: str | None, rules: Rules) -> list[object]:
-        seen = attributed(observation, directory, rules)  # type: ignore[arg-type]
+        seen = attributed(observation, directory, rules)
         return [
             each.culprit and (each.culprit.pod, each.culprit.left_behind)
             for each in seen.verdicts[0].findings
@@ -188,18 +189,18 @@ def test_one_look_for_a_command(node: Node) -> None:
 
 def test_what_kube_proxy_has() -> None:
     assert proxied(None, ("10.43.49.200",)) is None
-    assert proxied(Rules(), ("10.43.49.200",)) is None  # type: ignore[arg-type]
-    assert proxied(Rules([b"\x0a\x2b\x31\xc8"]), ("10.43.49.200",)) is True  # type: ignore[arg-type]
-    assert proxied(Rules([b"\x0a\x2b\x00\x01"]), ("10.43.49.200",)) is False  # type: ignore[arg-type]
+    assert proxied(Rules(), ("10.43.49.200",)) is None
+    assert proxied(Rules([b"\x0a\x2b\x31\xc8"]), ("10.43.49.200",)) is True
+    assert proxied(Rules([b"\x0a\x2b\x00\x01"]), ("10.43.49.200",)) is False
 
 
 def test_what_kube_proxy_has_in_nftables_mode() -> None:
     other, ours = (
         bytes(address) + b"\6\0\0\0\x19\x2b\0\0" for address in ((10, 43, 0, 1), (10, 43, 49, 200))
     )
-    assert proxied(Rules(services=[other, ours]), ("10.43.49.200",)) is True  # type: ignore[arg-type]
-    assert proxied(Rules(services=[other]), ("10.43.49.200",)) is False  # type: ignore[arg-type]
-    assert proxied(Rules(services=None), ("10.43.49.200",)) is None  # type: ignore[arg-type]
+    assert proxied(Rules(services=[other, ours]), ("10.43.49.200",)) is True
+    assert proxied(Rules(services=[other]), ("10.43.49.200",)) is False
+    assert proxied(Rules(services=None), ("10.43.49.200",)) is None
 
 
 def test_proc_is_left_alone_when_commits_come_too_fast_and_then_the_records_too(node: Node) -> None:

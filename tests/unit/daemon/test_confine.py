@@ -84,7 +84,7 @@ def test_without_its_probe_a_confined_daemon_wants_to_be_started_again() -> None
     """Not at once, or a probe that always fails would make a tight loop of it; and it never tries to load."""
     clock, told = Clock(), list[Event]()
     sources = Sources(selectors.DefaultSelector(), clock, told.append, lambda: None)
-    sources.flows.opened(Watch())  # type: ignore[arg-type]
+    sources.flows.opened(Watch())  # type: ignore[arg-type]  # it is only closed
     sources.attempted = sources.confined = True
     try:
         assert not exhausted(sources)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -75,10 +76,10 @@ def test_the_last_of_a_type_counts_as_in_the_kernel() -> None:
         (lambda each: each.nested(3, "expr", known=0), "rule: expr: attribute 1 is not known"),
     ],
 )
-def test_errors_read_as_a_path(read: object, message: str) -> None:
+def test_errors_read_as_a_path(read: Callable[[Attributes], object], message: str) -> None:
     attributes = Attributes(be32(1, 1) + nla(2, b"\xff") + nla(3, nla(1, b"\0\0")), "rule")
     with pytest.raises(DecodeError) as error:
-        read(attributes)  # type: ignore[operator]
+        read(attributes)
     assert str(error.value) == message
 
 

@@ -18,6 +18,7 @@ from k3swatch.model.expr import (
     Flow,
     Fwd,
     Hash,
+    Immediate,
     Last,
     Numgen,
     Opaque,
@@ -185,7 +186,8 @@ def test_what_does_not_fit_is_kept_whole_as_opaque(raw: bytes, kind: str, why: s
 
 def test_verdict_that_is_none_of_ours_keeps_its_number() -> None:
     found = decode_expression(expression("immediate", be32(1, 0) + nla(2, nla(2, be32(1, -99)))), 2)
-    assert found.verdict == Verdict(-99)  # type: ignore[union-attr]
+    assert isinstance(found, Immediate)
+    assert found.verdict == Verdict(-99)
 
 
 def test_expressions_before_a_broken_one_are_kept() -> None:

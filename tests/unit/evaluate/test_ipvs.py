@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.build import TableRuleset, node
@@ -19,14 +20,20 @@ OTHER = ipaddress.ip_address("192.168.1.200")
 HOST6 = ipaddress.ip_address("fd00:1::233")
 
 
-def server(address: object = POD, port: int = 6443, **more: object) -> RealServer:
-    values = {"address": address, "port": port, "method": Method.MASQ, "weight": 1}
-    return RealServer(**{**values, **more})  # type: ignore[arg-type]
+def server(address: object = POD, port: int = 6443, **more: Any) -> RealServer:
+    values: dict[str, Any] = {"address": address, "port": port, "method": Method.MASQ, "weight": 1}
+    return RealServer(**{**values, **more})
 
 
-def virtual(*servers: RealServer, **more: object) -> VirtualServer:
-    values = {"family": Family.IP, "scheduler": "rr", "protocol": 6, "address": HOST, "port": 6443}
-    return VirtualServer(servers=servers, **{**values, **more})  # type: ignore[arg-type]
+def virtual(*servers: RealServer, **more: Any) -> VirtualServer:
+    values: dict[str, Any] = {
+        "family": Family.IP,
+        "scheduler": "rr",
+        "protocol": 6,
+        "address": HOST,
+        "port": 6443,
+    }
+    return VirtualServer(servers=servers, **{**values, **more})
 
 
 def on(*services: VirtualServer) -> PortVerdict:

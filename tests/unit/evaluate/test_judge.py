@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from support.build import TableRuleset, daddr, dnat, dport, ip, jump, node, saddr, verdict
@@ -37,7 +39,17 @@ from k3swatch.model.expr import (
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.flow import Flow, Outcome
 from k3swatch.model.port import ListeningSocket, ProtectedPort
-from k3swatch.model.ruleset import INPUT, OUTPUT, PREROUTING, SET_MAP, SET_TIMEOUT, ChainRef, Element, SetInfo
+from k3swatch.model.ruleset import (
+    INPUT,
+    OUTPUT,
+    PREROUTING,
+    SET_MAP,
+    SET_TIMEOUT,
+    ChainRef,
+    Element,
+    Rule,
+    SetInfo,
+)
 from k3swatch.model.words import Evidence, Mechanism, Protocol, State, Vantage
 from k3swatch.model.xt import Addrtype, IpHeader, Multiport, NatRange, SetMark, Statistic
 
@@ -55,9 +67,9 @@ def only(ruleset: TableRuleset) -> Finding:
     return found[0]
 
 
-def prerouting(*rules: list[Expr], **options: object) -> TableRuleset:
+def prerouting(*rules: list[Expr], **options: Any) -> TableRuleset:
     ruleset = TableRuleset()
-    ruleset.base("nat", "PREROUTING", PREROUTING, *rules, **options)  # type: ignore[arg-type]
+    ruleset.base("nat", "PREROUTING", PREROUTING, *rules, **options)
     return ruleset
 
 
@@ -232,13 +244,13 @@ def test_unreadable_chain_is_unknown_and_the_rest_is_still_found() -> None:
     assert [f.state for f in found] == [State.DIVERTED, State.UNKNOWN]
 
 
-def test_interrupted_passes_through() -> None:
+def test_interrupted_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     ruleset = prerouting([*dport(6443), *dnat("10.1.1.1", 6443)])
 
-    def moved(ref: ChainRef) -> list[object]:
+    def moved(ref: ChainRef) -> Sequence[Rule]:
         raise Interrupted("generation moved")
 
-    ruleset.rules = moved  # type: ignore[assignment, method-assign]
+    monkeypatch.setattr(ruleset, "rules", moved)
     with pytest.raises(Interrupted):
         verdict_on(ruleset)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.build import TableRuleset, dnat, dport, node
@@ -21,7 +22,7 @@ ETH0 = 2
 ANYBODY, OURS = Listener(), Listener(unit="k3s.service")
 
 
-def socket(address: str, holder: Holder | None = K3S, **options: object) -> ListeningSocket:
+def socket(address: str, holder: Holder | None = K3S, **options: Any) -> ListeningSocket:
     """A listener on 6443, k3s's in k3s.service, anybody else's in a session."""
     found = ListeningSocket(
         Protocol.TCP,
@@ -32,7 +33,7 @@ def socket(address: str, holder: Holder | None = K3S, **options: object) -> List
         cgroup_path="/system.slice/k3s.service" if holder is K3S else "/user.slice/session-3.scope",
         holders=(holder,) if holder else (),
     )
-    return replace(found, **options)  # type: ignore[arg-type]
+    return replace(found, **options)
 
 
 def on(

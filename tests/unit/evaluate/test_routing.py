@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+from typing import Any
 
 import pytest
 from support.build import TableRuleset, dnat, dport, node
@@ -45,8 +46,8 @@ def route(text: str, kind: int = RTN_UNICAST, table: int = MAIN, interface: int 
     return Route(family, table, prefix(text), kind, interface, gateway)
 
 
-def rule(priority: int, action: int = TO_TABLE, table: int = MAIN, **more: object) -> PolicyRule:
-    return dataclasses.replace(PolicyRule(Family.IP, priority, action, table), **more)  # type: ignore[arg-type]
+def rule(priority: int, action: int = TO_TABLE, table: int = MAIN, **more: Any) -> PolicyRule:
+    return dataclasses.replace(PolicyRule(Family.IP, priority, action, table), **more)
 
 
 USUAL = [rule(0, table=LOCAL), rule(32766), rule(32767, table=DEFAULT)]
@@ -74,8 +75,8 @@ def verdict_on(
     return judge(ruleset or TableRuleset(), host, [API], source)[0]
 
 
-def found(*more: PolicyRule | Route, vantage: Vantage = Vantage.EXTERNAL, **options: object) -> list[Finding]:
-    verdict = verdict_on(*more, **options)  # type: ignore[arg-type]
+def found(*more: PolicyRule | Route, vantage: Vantage = Vantage.EXTERNAL, **options: Any) -> list[Finding]:
+    verdict = verdict_on(*more, **options)
     return [f for f in verdict.findings if f.vantage is vantage and not f.shadowed]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from support.build import TableRuleset, dnat, dport, ip, jump, node, verdict
 
@@ -38,9 +40,9 @@ def found(ruleset: TableRuleset, vantage: Vantage = Vantage.EXTERNAL) -> list[Fi
     return [f for f in verdict.findings if f.vantage is vantage and not f.shadowed]
 
 
-def prerouting(*rules: list[Expr], **options: object) -> TableRuleset:
+def prerouting(*rules: list[Expr], **options: Any) -> TableRuleset:
     ruleset = TableRuleset()
-    ruleset.base("t", "p", PREROUTING, *rules, **options)  # type: ignore[arg-type]
+    ruleset.base("t", "p", PREROUTING, *rules, **options)
     return ruleset
 
 

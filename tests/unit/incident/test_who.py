@@ -32,8 +32,8 @@ UNEXPLAINED = replace(FINDING, mechanism=Mechanism.UNEXPLAINED, path=())
 POD = Culprit(pod="kube-system/svclb-x", service="default/x", confidence="high", sources=("lease",))
 
 
-def seen(*findings: Finding, port: ProtectedPort = PORT, **fields: object) -> Observation:
-    return replace(Observation((PortVerdict(port, findings),), 1), **fields)  # type: ignore[arg-type]
+def seen(*findings: Finding, port: ProtectedPort = PORT, **fields: Any) -> Observation:
+    return replace(Observation((PortVerdict(port, findings),), 1), **fields)
 
 
 def flow() -> Flow:

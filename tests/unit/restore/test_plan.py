@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from k3swatch.model.port import ProtectedPort
 from k3swatch.model.way import Answer, Way
 from k3swatch.model.words import Family, Mechanism, State, Vantage
 from k3swatch.restore import plan
-from k3swatch.restore.local import Place
+from k3swatch.restore.local import Place, Places
 from k3swatch.restore.owners import words
 from k3swatch.restore.plan import Host
 from k3swatch.restore.quote import named, quote
@@ -33,11 +34,11 @@ SVCLB = Culprit(
 )
 
 
-def step(chain: str, handle: int = 5, rule: str = "", table: str = "nat", **more: object) -> PathStep:
-    return replace(PathStep("ip", table, chain, handle, rule or f"jump {chain}"), **more)  # type: ignore[arg-type]
+def step(chain: str, handle: int = 5, rule: str = "", table: str = "nat", **more: Any) -> PathStep:
+    return replace(PathStep("ip", table, chain, handle, rule or f"jump {chain}"), **more)
 
 
-def finding(*path: PathStep, who: Culprit | None = None, **more: object) -> Finding:
+def finding(*path: PathStep, who: Culprit | None = None, **more: Any) -> Finding:
     made = Finding(
         State.DIVERTED,
         Mechanism.DNAT,
@@ -48,7 +49,7 @@ def finding(*path: PathStep, who: Culprit | None = None, **more: object) -> Find
         path=path,
         culprit=who,
     )
-    return replace(made, **more)  # type: ignore[arg-type]
+    return replace(made, **more)
 
 
 CNI = (
@@ -63,11 +64,9 @@ NODE_PORT = (KUBE[0], step("KUBE-NODEPORTS", 7), *KUBE[2:])
 SERVICE = Culprit(service="default/lb")
 
 
-def planned(
-    *findings: Finding, removals: tuple[Removal, ...] = (), places: dict[object, Place] | None = None
-) -> Plan:
+def planned(*findings: Finding, removals: tuple[Removal, ...] = (), places: Places | None = None) -> Plan:
     verdict = PortVerdict(PORT, findings)
-    return plan(verdict, HOST, places or {}, removals)  # type: ignore[arg-type]
+    return plan(verdict, HOST, places or {}, removals)
 
 
 def commands(made: Plan, kind: StepKind) -> list[str]:
@@ -188,7 +187,7 @@ def test_it_is_the_rule_that_asks_for_the_port_that_goes() -> None:
     removal = Removal(
         "ip", "nat", "KUBE-SERVICES", 7, "ip daddr 192.168.1.233 tcp dport 6443 jump KUBE-EXT-X"
     )
-    places: dict[object, Place] = {
+    places: Places = {
         ("ip", "nat", "KUBE-SERVICES", 7): Place(3, ("-d", "192.168.1.233/32", "-j", "KUBE-EXT-X"))
     }
     made = planned(finding(*LOADBALANCER, who=SERVICE), removals=(removal,), places=places)
