@@ -42,6 +42,7 @@ def lint(*command: str) -> None:
         pytest.fail(f"{Path(command[0]).name}: exit {done.returncode}\n{done.stdout}", pytrace=False)
 
 
+@pytest.mark.timeout(600)  # 10 s of work without its cache, more on a busy machine
 def test_mypy() -> None:
     lint(tool("mypy"))
 
