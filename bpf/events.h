@@ -58,7 +58,7 @@ struct event {
 	__u8 protocol;
 	__u8 outcome;	   /* enum outcome */
 	__u32 drop_reason; /* enum skb_drop_reason of the running kernel; 0 when nothing was dropped */
-	__u32 pad;
+	__u32 listener;	   /* inode of the listening socket that has it; 0: not known, or it went elsewhere */
 };
 
 /* Indices of `stats`: counters per CPU. */
@@ -100,7 +100,8 @@ _Static_assert(__builtin_offsetof(struct event, drop_reason) == 72, "event.drop_
 	X(__builtin_offsetof(struct event, protocol))                                                        \
 	X(__builtin_offsetof(struct event, outcome))                                                         \
 	X(__builtin_offsetof(struct event, drop_reason))                                                     \
+	X(__builtin_offsetof(struct event, listener))                                                        \
 	X(STATS)
-#define LAYOUT_ENTRIES 22
+#define LAYOUT_ENTRIES 23
 
 #endif

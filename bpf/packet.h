@@ -13,6 +13,9 @@
 
 #define AF_INET 2
 
+#define TCP_SYN_SENT	 2 /* enum, include/net/tcp_states.h */
+#define TCP_NEW_SYN_RECV 12
+
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
@@ -35,6 +38,7 @@ struct connection {
 	u8 protocol;
 	u8 reply;     /* seen on a packet that goes back to the client */
 	u32 identity; /* see `told` in probe.c */
+	u32 listener; /* inode of the socket whose queue a SYN-ACK says it is in; 0: not known */
 };
 
 inline_always void load_address(u8 *to, const void *from, bool ipv4)
@@ -53,6 +57,25 @@ inline_always bool same_address(const u8 *a, const u8 *b)
 	const u32 *x = (const u32 *)a, *y = (const u32 *)b;
 
 	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
+}
+
+inline_always bool is_ipv4(const u8 *address)
+{
+	const u32 *words = (const u32 *)address;
+
+	return !words[0] && !words[1] && words[2] == bpf_htonl(0xffff);
+}
+
+/* An address of a socket, of which it may have one in either family; false when it is bound to any. */
+inline_always bool load_bound(u8 *to, const char *socket, bool ipv4)
+{
+	u32 words[4];
+
+	load_address((u8 *)words, socket + (ipv4 ? SOCK_RCV_SADDR : SOCK_V6_RCV_SADDR), ipv4);
+	if (!words[3] && (ipv4 || (!words[0] && !words[1] && !words[2])))
+		return false;
+	__builtin_memcpy(to, words, sizeof(words));
+	return true;
 }
 
 /*
@@ -118,6 +141,75 @@ inline_always bool load_conntrack(const char *ct, struct connection *c)
 	c->reached_port = bpf_ntohs(LOAD(u16, reply, TUPLE_SRC_PORT));
 	return true;
 }
+
+/*
+ * Whose SYN-ACK it is: it belongs to the request (tcp_make_synack), and that to the socket which was found
+ * for the SYN. A lookup finds sockets of the port that was dialled, so any other port was given to it: by
+ * TPROXY, or by a BPF program (sk_lookup, bpf_sk_assign), or IPVS translates. Then that is what was reached.
+ * SYN cookies have no request.
+ */
+inline_always void load_listener(const void *skb, struct connection *c)
+{
+	const char *request = LOAD(const char *, skb, SKB_SK), *listener;
+	const void *socket;
+	u16 port;
+
+	if (!request || LOAD(u8, request, SOCK_STATE) != TCP_NEW_SYN_RECV)
+		return;
+	listener = LOAD(const char *, request, REQUEST_LISTENER);
+	port = LOAD(u16, listener, SOCK_PORT);
+	if (!port)
+		return;
+	socket = LOAD(const void *, listener, SOCK_SOCKET);
+	if (socket) /* else its process has closed it */
+		c->listener = LOAD(unsigned long, socket, SOCKET_INODE);
+	if (port == c->reached_port)
+		return;
+	c->reached_port = port;
+	load_bound(c->reached, listener, is_ipv4(c->dialled));
+}
+
+/* What the socket dialled that a SYN was sent from: on its way out the packet may have been given another
+ * destination. False when it was not. */
+inline_always bool load_dialler(const void *skb, struct connection *c)
+{
+	const char *socket = LOAD(const char *, skb, SKB_SK);
+	bool ipv4 = is_ipv4(c->dialled);
+	u32 dialled[4];
+	u16 port;
+
+	if (!socket || LOAD(u8, socket, SOCK_STATE) != TCP_SYN_SENT)
+		return false;
+	port = bpf_ntohs(LOAD(u16, socket, SOCK_DPORT));
+	load_address((u8 *)dialled, socket + (ipv4 ? SOCK_DADDR : SOCK_V6_DADDR), ipv4);
+	if (port == c->dialled_port && same_address((u8 *)dialled, c->dialled))
+		return false;
+	__builtin_memcpy(c->reached, c->dialled, sizeof(dialled));
+	__builtin_memcpy(c->dialled, dialled, sizeof(dialled));
+	c->reached_port = c->dialled_port;
+	c->dialled_port = port;
+	return true;
+}
+
+/* Whether it came in on an interface: somebody else sent it. */
+inline_always bool is_passing(const void *skb)
+{
+	return LOAD(u32, skb, SKB_IIF) && !LOAD(const void *, skb, SKB_SK);
+}
+
+#ifdef IPVS_DADDR
+/* Where IPVS sends a connection. False when it is another network namespace's. */
+inline_always bool load_virtual(const char *connection, struct connection *c)
+{
+	const char *ipvs = LOAD(const char *, connection, IPVS_IPVS);
+
+	if (!our_netns(LOAD(const void *, ipvs, IPVS_NET)))
+		return false;
+	load_address(c->reached, connection + IPVS_DADDR, LOAD(u16, connection, IPVS_DAF) == AF_INET);
+	c->reached_port = bpf_ntohs(LOAD(u16, connection, IPVS_DPORT));
+	return true;
+}
+#endif
 
 /* The network namespace of a packet without conntrack entry: its device's, or while it has none its socket's.
  */

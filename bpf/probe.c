@@ -4,7 +4,8 @@
  * event for the first of each kind and then a few a second. Compiled by BCC in the loader child.
  *
  * -D parameters: NETNS_INUM (our network namespace), EVENTS_PER_SECOND (a kind), the offsets of kernel.h and
- * packet.h, and DROP_REASONS where the kernel gives kfree_skb a reason (since 5.17).
+ * packet.h (those of IPVS only where it is loaded), and DROP_REASONS where the kernel gives kfree_skb a
+ * reason (since 5.17).
  */
 #include <uapi/linux/ptrace.h>
 #include "packet.h"
@@ -18,6 +19,13 @@ BPF_F_TABLE("hash", struct endpoint, u8, local, 16384, BPF_F_NO_PREALLOC);
 
 /* One element, written by the daemon: how many UDP ports are protected. With none, UDP is let pass unread. */
 BPF_ARRAY(udp_ports, u32, 1);
+
+/*
+ * Listening sockets, by inode, that are certain to be another program's than the port's owner: who is
+ * accepted there has arrived, and is diverted all the same. Written and deleted by the daemon
+ * (FlowWatch.distrust); read here.
+ */
+BPF_F_TABLE("hash", u32, u8, strangers, 1024, BPF_F_NO_PREALLOC);
 
 /*
  * Connections that were counted. Inserted here; the LRU deletes.
@@ -46,6 +54,25 @@ struct told_key {
 	u16 pad;
 };
 BPF_TABLE("lru_hash", struct told_key, u8, told, 65536);
+
+/*
+ * SYNs that passed through untracked, by who sent them: where to. Inserted here; the LRU deletes. When an
+ * answer passes that says it comes from a protected port, this is who gave it: IPVS translates without
+ * conntrack, and so may BPF programs of tc. On a host with NAT rules everything else is tracked, and leaves
+ * this empty.
+ */
+struct sent_key {
+	u8 source[16];
+	u16 source_port;
+	u16 pad;
+	u32 identity;
+};
+struct sent {
+	u8 to[16];
+	u16 port;
+	u16 pad;
+};
+BPF_TABLE("lru_hash", struct sent_key, struct sent, sent, 4096);
 
 enum told {
 	TOLD = 0,
@@ -78,6 +105,11 @@ BPF_ARRAY(layout, u32, LAYOUT_ENTRIES);
 /* kprobe only: the nf_conn that nf_nat_setup_info was entered with. Inserted on entry, deleted on return. */
 BPF_TABLE("lru_hash", u64, u64, entered, 1024);
 
+#ifdef IPVS_DADDR
+/* kprobe only: the packet that ip_vs_schedule was entered with. Inserted on entry, deleted on return. */
+BPF_TABLE("lru_hash", u64, u64, scheduling, 1024);
+#endif
+
 inline_always void bump(int which)
 {
 	u64 *value = stats.lookup(&which);
@@ -107,6 +139,13 @@ inline_always bool is_diverted(const struct connection *c)
 	return local.lookup(&key) == NULL;
 }
 
+inline_always bool is_strangers(const struct connection *c)
+{
+	u32 inode = c->listener;
+
+	return inode && strangers.lookup(&inode);
+}
+
 inline_always bool is_transient(u32 reason)
 {
 	u8 *answer = transient.lookup(&reason);
@@ -114,21 +153,25 @@ inline_always bool is_transient(u32 reason)
 	return answer && *answer;
 }
 
+inline_always void name(struct told_key *key, const struct connection *c, u8 what)
+{
+	key->source_port = c->source_port;
+	key->dialled_port = c->dialled_port;
+	key->identity = c->identity;
+	key->protocol = c->protocol;
+	key->what = what;
+	__builtin_memcpy(key->source, c->source, sizeof(key->source));
+	__builtin_memcpy(key->dialled, c->dialled, sizeof(key->dialled));
+}
+
 /* True for exactly one caller per connection. */
 inline_always bool is_new(const struct connection *c, u8 what)
 {
-	struct told_key key = {
-	    .source_port = c->source_port,
-	    .dialled_port = c->dialled_port,
-	    .identity = c->identity,
-	    .protocol = c->protocol,
-	    .what = what,
-	};
+	struct told_key key = {};
 	u8 told_now = 1;
 	int refused;
 
-	__builtin_memcpy(key.source, c->source, sizeof(key.source));
-	__builtin_memcpy(key.dialled, c->dialled, sizeof(key.dialled));
+	name(&key, c, what);
 	if (told.lookup(&key)) /* for the sake of most, and it keeps the entry young */
 		return false;
 	refused = told.insert(&key, &told_now);
@@ -184,6 +227,7 @@ inline_always bool send(const struct connection *c, u8 outcome, u32 reason, u64 
 	    .protocol = c->protocol,
 	    .outcome = outcome,
 	    .drop_reason = reason,
+	    .listener = c->listener,
 	};
 
 	__builtin_memcpy(event.source, c->source, sizeof(event.source));
@@ -231,17 +275,44 @@ inline_always void tell_lost(const struct connection *c, u32 reason, bool known)
 		send(c, DIVERTED, reason, 0, now);
 }
 
+inline_always void remember_sent(const struct connection *c)
+{
+	struct sent_key key = {.source_port = c->source_port, .identity = c->identity};
+	struct sent to = {.port = c->dialled_port};
+
+	__builtin_memcpy(key.source, c->source, sizeof(key.source));
+	__builtin_memcpy(to.to, c->dialled, sizeof(to.to));
+	sent.update(&key, &to);
+}
+
+/* Where the SYN went that this answer is to; false when it was not seen. */
+inline_always bool recall_sent(struct connection *c)
+{
+	struct sent_key key = {.source_port = c->source_port, .identity = c->identity};
+	struct sent *to;
+
+	__builtin_memcpy(key.source, c->source, sizeof(key.source));
+	to = sent.lookup(&key);
+	if (!to)
+		return false;
+	__builtin_memcpy(c->reached, to->to, sizeof(c->reached));
+	c->reached_port = to->port;
+	return true;
+}
+
 /* A packet that leaves (`freed` false) or is dropped. */
 inline_always void packet(const void *skb, bool freed, u32 reason)
 {
 	struct connection c = {};
 	unsigned long nfct;
 	int zero = 0;
+	bool tcp;
 	u32 *udp;
 
 	if (!load_packet(skb, &c))
 		return;
-	if (c.protocol == IPPROTO_UDP) {
+	tcp = c.protocol == IPPROTO_TCP;
+	if (!tcp) {
 		udp = udp_ports.lookup(&zero);
 		if (!udp || !*udp)
 			return;
@@ -277,12 +348,23 @@ inline_always void packet(const void *skb, bool freed, u32 reason)
 			c.dialled_port = c.source_port;
 			c.source_port = port;
 		}
-		if (!is_protected(&c))
-			return;
 		__builtin_memcpy(c.reached, c.dialled, sizeof(c.reached));
 		c.reached_port = c.dialled_port;
+		if (tcp && !c.reply && !freed)
+			load_dialler(skb, &c);
+		if (!is_protected(&c)) {
+			if (tcp && !c.reply && !freed && is_passing(skb))
+				remember_sent(&c);
+			return;
+		}
+		/* Nobody here gave an answer that is passing. If it is not known who did, nothing is said of
+		 * it. */
+		if (c.reply && is_passing(skb) && !(tcp && recall_sent(&c)))
+			return;
 	}
-	if (is_diverted(&c)) {
+	if (tcp && c.reply && !freed && !is_diverted(&c))
+		load_listener(skb, &c);
+	if (is_diverted(&c) || is_strangers(&c)) {
 		bool lost = freed && reason && !is_transient(reason);
 		bool news = tell(&c, DIVERTED, reason);
 
@@ -314,10 +396,35 @@ inline_always void translated(const char *ct, u32 manip)
 		tell(&c, DIVERTED, 0);
 }
 
+#ifdef IPVS_DADDR
+/*
+ * IPVS has just chosen the real server for a first packet. Not ip_vs_conn_new, which runs for templates of
+ * persistence, for what another director synchronises and for data connections of FTP as well, and knows no
+ * packet: without its sequence number a connection that conntrack follows, too, would be counted twice.
+ */
+inline_always void scheduled(const void *skb, const char *connection)
+{
+	struct connection c = {};
+	unsigned long nfct;
+
+	if (!connection || !load_packet(skb, &c) || c.reply)
+		return;
+	nfct = LOAD(unsigned long, skb, SKB_NFCT) & ~NFCT_INFOMASK;
+	if (nfct) { /* what was dialled, if NAT came before */
+		if (c.protocol == IPPROTO_UDP)
+			c.identity = nfct;
+		if (!load_conntrack((const char *)nfct, &c))
+			return;
+	}
+	if (load_virtual(connection, &c) && is_protected(&c) && is_diverted(&c))
+		tell(&c, DIVERTED, 0);
+}
+#endif
+
 /*
  * Attach points. queued and freed are always attached: they alone see what is delivered, what is dropped, and
- * connections without conntrack. The nat_ ones see a diversion at its source: before a filter, a tunnel or
- * IPsec can hide the packet. What several of them see is counted once, by `told`.
+ * connections without conntrack. The nat_ and ipvs_ ones see a diversion at its source: before a filter, a
+ * tunnel or IPsec can hide the packet. What several of them see is counted once, by `told`.
  */
 
 /* raw tracepoint net:net_dev_queue(skb): every packet that leaves, over lo too */
@@ -382,6 +489,35 @@ int nat_return(struct pt_regs *ctx)
 	entered.delete(&key);
 	return 0;
 }
+
+#ifdef IPVS_DADDR
+/* fexit ip_vs_schedule(service, skb, protocol, ignored, header) */
+int ipvs_fexit(u64 *ctx)
+{
+	scheduled((const void *)ctx[1], (const char *)ctx[5]);
+	return 0;
+}
+
+/* kprobe and kretprobe ip_vs_schedule: the packet is only known on entry, the real server on return */
+int ipvs_enter(struct pt_regs *ctx)
+{
+	u64 key = caller(), skb = PT_REGS_PARM2(ctx);
+
+	scheduling.update(&key, &skb);
+	return 0;
+}
+
+int ipvs_return(struct pt_regs *ctx)
+{
+	u64 key = caller(), *skb = scheduling.lookup(&key);
+
+	if (!skb)
+		return 0;
+	scheduled((const void *)*skb, (const char *)PT_REGS_RC(ctx));
+	scheduling.delete(&key);
+	return 0;
+}
+#endif
 
 inline_always void put(int index, u32 value)
 {

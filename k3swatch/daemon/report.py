@@ -97,6 +97,7 @@ def status(daemon: Daemon) -> bytes:
     }
     whole["k3s"] = k3s(daemon.protected.k3s)
     whole["refused"] = list(watch.refused) if watch is not None else []
+    whole["ipvs"] = watch.ipvs if watch is not None else ""
     whole["doer"] = _doer(watch)
     whole["sources"] = [
         {

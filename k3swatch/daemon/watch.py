@@ -15,6 +15,7 @@ from k3swatch.daemon.deeds import Deeds
 from k3swatch.daemon.memory import trim
 from k3swatch.daemon.observe import explain, observe, unknown
 from k3swatch.daemon.sources import Sources
+from k3swatch.daemon.strangers import Strangers
 from k3swatch.decode.generation import decode_newgen
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.live.host import HostReader
@@ -22,6 +23,7 @@ from k3swatch.model.finding import Finding, Observation
 from k3swatch.model.flow import Flow, Outcome
 from k3swatch.model.port import Host, ProtectedPort
 from k3swatch.model.process import Process
+from k3swatch.model.words import Mechanism
 
 LONG = 0.1  # seconds; a look that takes longer has read thousands of rules
 STALE = 5.0  # seconds without a word from netlink after which it does not count as alive
@@ -48,6 +50,7 @@ class Watch:
         self._observed: int | None = None  # the generation of the last observation
         self._answered_at = 0.0  # when the kernel last said a generation
         self._had_flows = False
+        self._strangers = Strangers()
         self.ours: Callable[[Flow], bool] = lambda _flow: False  # connections that this daemon makes itself
 
     def healthy(self) -> bool:
@@ -89,6 +92,7 @@ class Watch:
         self._observed = observation.generation
         self.read_deeds()
         observation = self._deeds.behind(observation)
+        self._strangers = Strangers(observation, self._host)
         return replace(observation, committed_at=at, committer=who, doers=doers)
 
     def _look(self) -> Observation:
@@ -175,15 +179,26 @@ class Watch:
 
     def explained(self, flows: Iterable[Flow]) -> Iterator[tuple[ProtectedPort, Finding, Flow]]:
         """Those of `flows` that were diverted from a protected port, each with what explains it now."""
+        fresh = False
         for flow in flows:
             port = next((port for port in self.ports if _dials(flow, port)), None)
             # delivered is also who was translated to the same port of another address of this host; if such a one is
             # dropped there, it is no more a diversion than one that was not translated
             own = flow.reached_port == flow.dialled_port and flow.reached in self._host.local()
             arrived = own or flow.outcome is Outcome.DELIVERED
-            if port is None or arrived or (flow.source in self._host.local() and self.ours(flow)):
+            if port is None or (flow.source in self._host.local() and self.ours(flow)):
                 continue
-            yield port, explain(self.sources.ruleset.current, self._host, port, flow), flow
+            if arrived:
+                taken = self._strangers.taking(port, flow)
+                if taken is not None:
+                    yield port, taken, flow
+                continue
+            finding = explain(self.sources.ruleset.current, self._host, port, flow)
+            if finding.mechanism is Mechanism.UNEXPLAINED and not fresh:
+                # virtual servers and programs are announced by nobody: this may be the first word of them
+                fresh = self.dirty = True
+                finding = explain(self.sources.ruleset.current, self._read_host(), port, flow)
+            yield port, finding, flow
 
     def protect(self) -> None:
         """Tell the probe which ports on which addresses to watch."""
@@ -194,6 +209,7 @@ class Watch:
         try:
             watch.protect(self.ports, self._host.local())
             watch.doer.protect(self.ports)
+            watch.distrust(self._strangers.inodes)
         except SourceError as error:
             self.sources.flows.failed(error)
 

@@ -15,10 +15,11 @@ from k3swatch.model.flow import Flow, FlowCount, Outcome
 from k3swatch.model.port import Address
 from k3swatch.model.words import Protocol
 
+INODE = struct.Struct("=I")
 ENDPOINT = struct.Struct("=16sHBx")
 COUNT_KEY = struct.Struct("=16sHHBB2x")
 COUNT = struct.Struct("=QQQI4x")
-EVENT = struct.Struct("=QQ16s16s16sHHHBBI4x")
+EVENT = struct.Struct("=QQ16s16s16sHHHBBII")
 
 SEEN_QUEUED, SEEN_FREED, LOST_EVENT, LOST_IDENTITY, LOST_COUNT = range(5)  # enum stat
 
@@ -55,6 +56,7 @@ LAYOUT: tuple[int, ...] = (
     _before("QQ16s16s16sHHH"),  # protocol
     _before("QQ16s16s16sHHHB"),  # outcome
     _before("QQ16s16s16sHHHBB"),  # drop_reason
+    _before("QQ16s16s16sHHHBBI"),  # listener
     LOST_COUNT + 1,  # STATS
 )
 
@@ -83,6 +85,11 @@ def encode_endpoint(address: Address, port: int = 0, protocol: Protocol | None =
     return ENDPOINT.pack(encode_address(address), port, protocol.number if protocol else 0)
 
 
+def encode_inode(inode: int) -> bytes:
+    """A key of the map `strangers`."""
+    return INODE.pack(inode & 0xFFFFFFFF)
+
+
 def first_count_keys(protocol: Protocol, port: int) -> list[bytes]:
     """The keys of the rows every protected port starts with: one for each outcome, no destination."""
     return [COUNT_KEY.pack(bytes(16), 0, port, protocol.number, number) for number in range(len(_OUTCOMES))]
@@ -106,7 +113,7 @@ def decode_event(raw: bytes, epoch: float, reasons: Mapping[int, str]) -> Flow:
     if len(raw) != EVENT.size:
         raise DecodeError(f"event: {len(raw)} bytes, want {EVENT.size}")
     at, connections, source, dialled, reached, *rest = EVENT.unpack(raw)
-    source_port, dialled_port, reached_port, protocol, outcome, reason = rest
+    source_port, dialled_port, reached_port, protocol, outcome, reason, listener = rest
     return Flow(
         protocol=_protocol(protocol),
         source=decode_address(source),
@@ -119,6 +126,7 @@ def decode_event(raw: bytes, epoch: float, reasons: Mapping[int, str]) -> Flow:
         at=epoch + at / 1e9,
         drop_reason=reasons.get(reason, f"reason {reason:#x}") if reason else None,
         count=connections,
+        listener=listener,
     )
 
 

@@ -9,6 +9,7 @@ from k3swatch.evaluate.findings import destination, findings
 from k3swatch.evaluate.journey import outcomes
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import scene
+from k3swatch.evaluate.programs import senders
 from k3swatch.evaluate.walk import Walk
 from k3swatch.model.finding import Finding
 from k3swatch.model.flow import Flow
@@ -45,7 +46,9 @@ def explain_flow(ruleset: Ruleset, host: Host, port: ProtectedPort, flow: Flow) 
         state = State.BLOCKED if lost and end.fate is not Fate.MAPPED else State.DIVERTED
         for finding in findings(ruleset, view, port, str(flow.dialled), [seen]):
             return replace(finding, state=state, certain=True, evidence=SEEN, conditions=())
-    return unexplained(family, vantage, flow, "no rule that can be read explains it")
+    return _by_program(host, port, vantage, flow) or unexplained(
+        family, vantage, flow, "no rule that can be read explains it"
+    )
 
 
 def _sends(end: Outcome) -> bool:
@@ -57,22 +60,48 @@ def _leads_to(end: Outcome, flow: Flow) -> bool:
     target = end.target
     if target is None or not target.port_low <= flow.reached_port <= target.port_high:
         return False
-    if end.mechanism is Mechanism.REDIRECT:
-        return True  # which of this host's addresses it ends at depends on the interface
+    if end.mechanism in (Mechanism.REDIRECT, Mechanism.TPROXY):
+        return True  # which of this host's addresses it ends at depends on the interface, or on the socket
     return len(target.low) == len(flow.reached.packed) and target.low <= flow.reached.packed <= target.high
+
+
+def _by_program(host: Host, port: ProtectedPort, vantage: Vantage, flow: Flow) -> Finding | None:
+    """A BPF program that can have sent it there, and no rule did: the same cause as before, and proven now."""
+    candidates = senders(host, port, vantage, str(flow.dialled), given=bool(flow.listener))
+    first = next((each for each in candidates if each.mechanism is Mechanism.BPF), None)
+    if first is None or first.rule is None:
+        return None
+    several = (
+        f"one of {len(candidates)} programs that can" if len(candidates) > 1 else "the only program that can"
+    )
+    given = "a socket on another port was given it" if flow.listener else "sent elsewhere without a rule"
+    step = first.rule
+    return replace(
+        first,
+        state=State.DIVERTED,
+        destination=_reached(flow),
+        conditions=(),
+        certain=len(candidates) == 1,
+        evidence=frozenset({Evidence.FLOW}),
+        why=f"{given}, by {several}",
+        anchor=(step.family, step.table, step.chain),  # so that it is the cause that is known already
+    )
+
+
+def _reached(flow: Flow) -> str:
+    packed = flow.reached.packed
+    return destination(Target(packed, packed, flow.reached_port, flow.reached_port), family_of(flow.dialled))
 
 
 def unexplained(family: Family, vantage: Vantage, flow: Flow, why: str) -> Finding:
     """A diversion known only from the connection itself."""
-    packed = flow.reached.packed
-    target = Target(packed, packed, flow.reached_port, flow.reached_port)
     return Finding(
         State.DIVERTED,
         Mechanism.UNEXPLAINED,
         vantage,
         family,
         (str(flow.dialled),),
-        destination=destination(target, family),
+        destination=_reached(flow),
         certain=True,
         evidence=frozenset({Evidence.FLOW}),
         why=why,

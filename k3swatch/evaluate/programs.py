@@ -43,6 +43,22 @@ def attached(host: Host, port: ProtectedPort, ways: Sequence[Way]) -> Iterator[F
                 )
 
 
+def senders(host: Host, port: ProtectedPort, vantage: Vantage, address: str, *, given: bool) -> list[Finding]:
+    """Those of them that can have sent a connection elsewhere after it was dialled, the likeliest first.
+
+    `given`: to a socket of this host that listens on another port, as sk_lookup does and bpf_sk_assign in tc.
+    """
+    found = [
+        each
+        for each in attached(host, port, [(vantage, address)])
+        if each.rule is not None and each.rule.table not in _DIALLING
+    ]
+    lookup = [each for each in found if each.rule is not None and each.rule.table == "sk_lookup"]
+    if given:
+        return lookup + [each for each in found if each not in lookup]
+    return [each for each in found if each not in lookup]
+
+
 def _touches(host: Host, port: ProtectedPort, program: Program, vantage: Vantage, text: str) -> bool:
     address = ipaddress.ip_address(text)
     if program.hook == "sk_lookup":

@@ -13,7 +13,7 @@ from dataclasses import replace
 from k3swatch.incident.allow import allowed
 from k3swatch.incident.identity import Key, incident_id, key_of, material, working
 from k3swatch.incident.picture import Groups, as_last_read, group, notable, readable, with_flow
-from k3swatch.incident.record import Record
+from k3swatch.incident.record import Record, proves
 from k3swatch.incident.table import Phase, Signal, move
 from k3swatch.incident.timer import Elapsed
 from k3swatch.incident.who import (
@@ -166,6 +166,8 @@ class Engine:
         groups = self._group(verdict.port, verdict.findings)
         unknown = frozenset(each.cause for each in verdict.findings if each.state is State.UNKNOWN)
         for cause, findings in groups.items():
+            before = self._records.get((verdict.port.name, cause))
+            findings = (*(before.proven if before is not None else ()), *findings)
             record, told = self._appear(verdict.port, cause, findings, now)
             record.beside = unknown
             record.incident = replace(record.incident, generation=self._seen.generation)
@@ -231,11 +233,14 @@ class Engine:
         record = self._belonging(port.name, cause, findings[0], flow)
         if record is None:
             record, steps = self._appear(port, cause, findings, now, flow_only=True)
-        elif record.incident.flow_only and record.present:
+        elif record.present and (record.incident.flow_only or proves(findings[0])):
             known = record.incident.findings
             wider = known if len(known) >= FINDINGS else (*known, *findings)
-            if material(wider) != material(known):
-                _, steps = self._appear(port, cause, wider, now, flow_only=True)
+            wider = tuple(
+                sorted(wider, key=lambda each: not proves(each))
+            )  # what is known before what is not
+            if cause == record.incident.cause and material(wider) != material(known):
+                _, steps = self._appear(port, cause, wider, now, record.incident.flow_only)
         record.flow_at = self._time.seconds
         connections = record.incident.connections + flow.count
         record.incident = replace(record.incident, connections=connections, last_flow_at=flow.at)
@@ -347,7 +352,8 @@ class Engine:
         return replace(observation, verdicts=tuple(verdicts))
 
     def _complete(self, verdict: PortVerdict) -> PortVerdict:
-        confirmed, extra = set(), []
+        confirmed: set[tuple[str, ...]] = set()
+        extra: list[Finding] = []
         by: dict[tuple[str, ...], Culprit | None] = {}
         seen = {finding.cause for finding in verdict.findings}
         for record in self._of(verdict.port.name):
@@ -355,7 +361,9 @@ class Engine:
             by[incident.cause] = committer_of(incident.findings) if record.present else None
             if incident.confirmed_at is not None:
                 confirmed.add(incident.cause)
-            if record.present and incident.cause not in seen:
+            if incident.cause in seen:
+                extra += record.proven
+            elif record.present:
                 if record.hidden:
                     extra += [as_last_read(finding) for finding in incident.findings]
                 elif incident.flow_only:

@@ -8,13 +8,18 @@ from k3swatch.incident.table import Phase
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.incident import Incident
 from k3swatch.model.port import ProtectedPort
-from k3swatch.model.words import State
+from k3swatch.model.words import Mechanism, State
 
 MEMORY = 300.0  # seconds a resolved incident is remembered: a cause that returns is the same incident
 STABLE = 60.0  # seconds without coming or going after which flapping is over
 QUIET = 300.0  # seconds without a flow after which an incident known from flows alone is over
 FLAP_WINDOW = 600.0
 FLAP_LIMIT = 3
+
+
+def proves(finding: Finding) -> bool:
+    """Whether it takes a connection to know it: what a BPF program does cannot be read, so rules leave it unknown."""
+    return finding.mechanism is Mechanism.BPF and finding.state is State.DIVERTED
 
 
 @dataclass(slots=True)
@@ -40,6 +45,12 @@ class Record:
     def open(self) -> bool:
         """Whether the world thinks it is open; a pause while flapping is not told."""
         return self.phase in (Phase.OPEN, Phase.FLAPPING, Phase.PAUSED)
+
+    @property
+    def proven(self) -> tuple[Finding, ...]:
+        """What only connections told, of a cause that can be read as well: where a BPF program sends them."""
+        found = self.incident.findings if self.present else ()
+        return tuple(each for each in found if proves(each))
 
     def due(self, flows_visible: bool) -> float | None:
         """Elapsed seconds at which a timer ends for it. A pause that cannot be looked at does not end."""

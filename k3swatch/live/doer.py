@@ -83,7 +83,7 @@ class DoerWatch:
 
     def __init__(self, probe: DoerProbe, clock: Clock) -> None:
         doer.check_layout(probe.layout)
-        probe.open()
+        probe.open("deeds")
         self._probe, self._clock = probe, clock
         self.refused = probe.refused
         self.wakes = ("listeners", *(("iptables-legacy",) if probe.legacy else ()))

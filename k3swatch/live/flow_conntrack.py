@@ -24,6 +24,7 @@ class ConntrackWatch:
     """See FlowWatch. Sees diverted connections only, and of those not the ones that a filter drops."""
 
     attach = Attach.CONNTRACK
+    ipvs = ""
 
     def __init__(self, clock: Clock, refused: tuple[str, ...] = ()) -> None:
         self.refused = refused
@@ -70,6 +71,9 @@ class ConntrackWatch:
         self._local = frozenset(addresses)
         self._protected = endpoints(ports, self._local)
         self._events.watch((protocol.number, port) for protocol, port, _ in self._protected)
+
+    def distrust(self, inodes: Iterable[int]) -> None:
+        """Without effect: conntrack knows no sockets."""
 
     def alive(self) -> bool:
         """Whether the kernel makes conntrack events at all: the sysctl nf_conntrack_events can turn them off."""

@@ -15,6 +15,7 @@ class NoWatch:
     """See FlowWatch. Flows are unknown; `refused` says why."""
 
     attach = Attach.NONE
+    ipvs = ""
 
     def __init__(self, refused: tuple[str, ...] = ()) -> None:
         self.refused = refused
@@ -38,6 +39,9 @@ class NoWatch:
         return {}
 
     def protect(self, ports: Iterable[ProtectedPort], addresses: Iterable[Address]) -> None:
+        """Without effect."""
+
+    def distrust(self, inodes: Iterable[int]) -> None:
         """Without effect."""
 
     def alive(self) -> bool:

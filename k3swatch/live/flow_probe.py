@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 from collections.abc import Iterable
 
@@ -14,6 +15,8 @@ from k3swatch.model.flow import Flow, FlowCount, Outcome
 from k3swatch.model.port import Address, ProtectedPort
 from k3swatch.model.words import Attach, Protocol
 from k3swatch.sources.probe import Probe
+
+MOST_STRANGERS = 1024  # max_entries of `strangers`
 
 
 class ProbeWatch:
@@ -30,6 +33,7 @@ class ProbeWatch:
         try:
             event.check_layout(self._probe.layout)
             self.attach = Attach(self._probe.attach)
+            self.ipvs = self._probe.ipvs
             self.refused = self._probe.refused
             self.doer: Doer = open_doer(self._probe.doer, clock)
             self._seen = (0, 0)
@@ -85,6 +89,11 @@ class ProbeWatch:
             (event.encode_endpoint(address, port, protocol) for protocol, port, address in wanted),
             size,
         )
+
+    def distrust(self, inodes: Iterable[int]) -> None:
+        """See FlowWatch."""
+        keys = map(event.encode_inode, itertools.islice(inodes, MOST_STRANGERS))
+        self._probe.replace("strangers", keys, event.INODE.size)
 
     def alive(self) -> bool:
         """Whether both programs have run since the last call, and the module that kprobes are in is still the same.

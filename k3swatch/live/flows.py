@@ -24,6 +24,7 @@ class FlowWatch(Protocol):
     """What a flow watch offers. Not for use by two threads at once."""
 
     attach: Attach
+    ipvs: str  # how what IPVS decides is seen (fentry, kprobe); empty: only by the packets it translates
     refused: tuple[str, ...]  # one line each: better attachments, and why they are not in use
     doer: Doer  # who does what; comes and goes with it
 
@@ -47,6 +48,13 @@ class FlowWatch(Protocol):
         """Watch these ports on those of this host's `addresses` they are protected on, from now on.
 
         To be called again when either changes. SourceError when it cannot be done: what was watched still is.
+        """
+        ...
+
+    def distrust(self, inodes: Iterable[int]) -> None:
+        """Whom exactly these listening sockets accept counts as diverted from now on: they are not the owner's.
+
+        SourceError when it cannot be done.
         """
         ...
 

@@ -32,6 +32,7 @@ class Flow:
     at: float  # CLOCK_REALTIME seconds
     drop_reason: str | None = None
     count: int = 1  # connections this event stands for; 0: one told before was dropped
+    listener: int = 0  # inode of the listening socket here that has it; 0: not known, or it went elsewhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,12 +28,16 @@ from pathlib import Path
 from typing import Any
 
 from k3swatch.errors import NotPermitted, SourceError, Unsupported
-from k3swatch.sources import btf, libbpf
+from k3swatch.sources import attach, btf, libbpf
+from k3swatch.sources.attach import RAW_TRACEPOINT, Function
 
 EVENTS_PER_SECOND = 10  # of each kind: enough to see who is hit, little enough to cost nothing
-MAPS = ("protected", "local", "udp_ports", "counts", "events", "stats")
+MAPS = ("protected", "local", "strangers", "udp_ports", "counts", "events", "stats")
 DOER_MAPS = ("execs", "ports", "deeds", "doer_stats")
-NAT, SETSOCKOPT = "nf_nat_setup_info", "nf_setsockopt"
+# functions of the kernel, and our programs for them: fexit, kprobe, kretprobe
+NAT = Function("nf_nat", "nf_nat_setup_info", "nat_fexit", "nat_enter", "nat_return")
+IPVS = Function("ip_vs", "ip_vs_schedule", "ipvs_fexit", "ipvs_enter", "ipvs_return")
+SETSOCKOPT = Function("vmlinux", "nf_setsockopt", "replaced_fexit", "replace_enter", "replace_return")
 
 # Drop reasons that say nothing about the connection: see `transient` in bpf/probe.c. Names differ by kernel.
 TRANSIENT_DROPS = frozenset(
@@ -49,11 +53,8 @@ TRANSIENT_DROPS = frozenset(
     )
 )
 
-# uapi/linux/bpf.h
-_TYPE_KPROBE, _TYPE_RAW_TRACEPOINT, _TYPE_TRACING, _TRACE_FEXIT = 2, 17, 26, 25
 _PR_SET_PDEATHSIG = 1
 _LOG_BYTES = 1 << 16
-_KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe")
 
 
 class _LoadOptions(ct.Structure):
@@ -107,9 +108,11 @@ class _TestRunOptions(ct.Structure):
 
 @dataclass
 class Loaded:
-    """What goes to the daemon: `fds` by name (map:…, prog:…, link:…), the rest as JSON."""
+    """What goes to the daemon: `fds` by name (map:…, prog:…, link:…), the rest as JSON. `ipvs`: how its decisions are
+    seen, empty when they are not."""
 
     attach: str
+    ipvs: str = ""
     refused: list[str] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
     layout: list[int] = field(default_factory=list)
@@ -205,7 +208,12 @@ def load(directory: Path, wanted: str | None) -> Loaded:
     """Compile, load and attach. SourceError (NotPermitted, Unsupported) when not even the tracepoints can be."""
     description = btf.load("nf_conntrack")
     reasons = btf.drop_reasons(description)
-    module = Module(directory, "probe.c", _macros(btf.offsets(description), reasons))
+    offsets = btf.offsets(description)
+    try:
+        virtual = btf.ipvs_offsets()
+    except Unsupported:  # most hosts have none; what comes later, the tracepoints see
+        virtual = {}
+    module = Module(directory, "probe.c", _macros(offsets | virtual, reasons))
     loaded = Loaded("tracepoint", reasons=reasons, layout=_layout(module, "report_layout"))
     for value, name in reasons.items():
         if name in TRANSIENT_DROPS:
@@ -215,21 +223,20 @@ def load(directory: Path, wanted: str | None) -> Loaded:
         ("freed", "kfree_skb", "freed"),
         ("freed", "kfree_skb", "freed_too"),
     ):
-        fd = module.load(program, _TYPE_RAW_TRACEPOINT)
+        fd = module.load(program, RAW_TRACEPOINT)
         loaded.fds[f"prog:{name}"] = fd
-        loaded.fds[f"link:{name}"] = _raw_tracepoint(tracepoint, fd)
-    for attach, attempt in (("fentry", _attach_fentry), ("kprobe", _attach_kprobe)):
-        if wanted not in (None, attach):
-            continue
-        try:
-            loaded.fds.update(attempt(module))
-        except SourceError as error:
-            if wanted:
-                raise
-            loaded.refused.append(f"{attach}: {error}")
-        else:
-            loaded.attach = attach
-            break
+        loaded.fds[f"link:{name}"] = attach.raw_tracepoint(tracepoint, fd)
+    ways = (wanted,) if wanted else attach.WAYS
+    way, fds, refused = attach.best(module, NAT, ways)
+    if wanted in attach.WAYS and refused:
+        raise refused[0][1]
+    loaded.attach = way or "tracepoint"
+    loaded.fds.update(fds)
+    loaded.refused += [f"{each}: {error}" for each, error in refused]
+    if virtual:
+        loaded.ipvs, fds, refused = attach.best(module, IPVS, ways)
+        loaded.fds.update(fds)
+        loaded.refused += [f"IPVS by {each}: {error}" for each, error in refused]
     loaded.fds.update((f"map:{name}", module.map(name)) for name in MAPS)
     return loaded
 
@@ -239,77 +246,18 @@ def load_doer(directory: Path) -> LoadedDoer:
     module = Module(directory, "doer.c", btf.doer_offsets())
     loaded = LoadedDoer(layout=_layout(module, "doer_layout"))
     for program, tracepoint in (("executed", "sched_process_exec"), ("state_set", "inet_sock_set_state")):
-        loaded.fds[f"link:{program}"] = _raw_tracepoint(
-            tracepoint, module.load(program, _TYPE_RAW_TRACEPOINT)
-        )
-    for way, attempt in (("fentry", _replaced_fentry), ("kprobe", _replaced_kprobe)):
-        try:
-            loaded.fds.update(attempt(module))
-        except SourceError as error:
-            loaded.refused.append(f"iptables-legacy by {way}: {error}")
-        else:
-            loaded.legacy = way
-            break
+        fd = module.load(program, RAW_TRACEPOINT)
+        loaded.fds[f"link:{program}"] = attach.raw_tracepoint(tracepoint, fd)
+    loaded.legacy, fds, refused = attach.best(module, SETSOCKOPT, attach.WAYS)
+    loaded.fds.update(fds)
+    loaded.refused += [f"iptables-legacy by {way}: {error}" for way, error in refused]
     loaded.fds.update((f"map:{name}", module.map(name)) for name in DOER_MAPS)
     return loaded
 
 
-def _replaced_fentry(module: Module) -> dict[str, int]:
-    """fexit on the function that sets netfilter's socket options; it is in vmlinux."""
-    number = btf.load("vmlinux").find(SETSOCKOPT, btf.FUNC)
-    program = module.load(
-        "replaced_fexit", _TYPE_TRACING, expected_attach_type=_TRACE_FEXIT, attach_btf_id=number
-    )
-    return {"link:replaced_fexit": _raw_tracepoint(None, program, SETSOCKOPT)}
-
-
-def _replaced_kprobe(module: Module) -> dict[str, int]:
-    """kprobe and kretprobe on it."""
-    return _kprobes(module, SETSOCKOPT, "replace_enter", "replace_return")
-
-
-def _attach_fentry(module: Module) -> dict[str, int]:
-    """fexit on the NAT function, which is a module's: by id in the module's BTF."""
-    described = btf.load("nf_nat")
-    program = module.load(
-        "nat_fexit",
-        _TYPE_TRACING,
-        expected_attach_type=_TRACE_FEXIT,
-        attach_btf_id=described.find(NAT, btf.FUNC),
-        attach_btf_obj_fd=btf.object_fd("nf_nat"),
-    )
-    return {"prog:nat_fexit": program, "link:nat_fexit": _raw_tracepoint(None, program)}
-
-
-def _attach_kprobe(module: Module) -> dict[str, int]:
-    """kprobe and kretprobe on the NAT function."""
-    return _kprobes(module, NAT, "nat_enter", "nat_return")
-
-
-def _kprobes(module: Module, function: str, enter: str, leave: str) -> dict[str, int]:
-    """kprobe and kretprobe on a function; the return first, so that no entry is left without."""
-    if not _KPROBE_PMU.exists():
-        raise Unsupported("this kernel has no kprobes")
-    on_return, on_entry = module.load(leave, _TYPE_KPROBE), module.load(enter, _TYPE_KPROBE)
-    return {
-        f"prog:{leave}": on_return,
-        f"link:{leave}": module.attach_kprobe(on_return, function, on_return=True),
-        f"prog:{enter}": on_entry,
-        f"link:{enter}": module.attach_kprobe(on_entry, function, on_return=False),
-    }
-
-
-def _raw_tracepoint(name: str | None, program: int, function: str = NAT) -> int:
-    """BPF_RAW_TRACEPOINT_OPEN: a tracepoint by name, or the `function` that a tracing program was loaded for."""
-    fd = libbpf.library().bpf_raw_tracepoint_open(name.encode() if name else None, program)
-    if fd < 0:
-        raise libbpf.failure(f"attach to {name or function}")
-    return int(fd)
-
-
 def _layout(module: Module, name: str) -> list[int]:
     """Sizes and offsets as compiled into the probe: run the program `name` once and read what it wrote."""
-    program = module.load(name, _TYPE_RAW_TRACEPOINT)
+    program = module.load(name, RAW_TRACEPOINT)
     opts = _TestRunOptions(sz=ct.sizeof(_TestRunOptions))
     if libbpf.library().bpf_prog_test_run_opts(program, ct.byref(opts)) != 0:
         raise libbpf.failure(f"test run of {name}")
@@ -349,6 +297,7 @@ def main(arguments: list[str]) -> None:
     doer = _doer(Path(arguments[1]))
     message = {
         "attach": loaded.attach,
+        "ipvs": loaded.ipvs,
         "refused": loaded.refused,
         "reasons": {str(value): name for value, name in loaded.reasons.items()},
         "layout": loaded.layout,

@@ -32,7 +32,18 @@ OFFSETS: dict[str, tuple[str, str]] = {
     "SKB_DEV": ("sk_buff", "dev"),
     "SKB_SK": ("sk_buff", "sk"),
     "DEV_NET": ("net_device", "nd_net.net"),
+    "SKB_IIF": ("sk_buff", "skb_iif"),
     "SOCK_NET": ("sock", "__sk_common.skc_net.net"),
+    "SOCK_STATE": ("sock", "__sk_common.skc_state"),
+    "SOCK_PORT": ("sock", "__sk_common.skc_num"),
+    "SOCK_RCV_SADDR": ("sock", "__sk_common.skc_rcv_saddr"),
+    "SOCK_V6_RCV_SADDR": ("sock", "__sk_common.skc_v6_rcv_saddr|skc_rcv_saddr"),  # kernels without IPv6
+    "SOCK_DPORT": ("sock", "__sk_common.skc_dport"),
+    "SOCK_DADDR": ("sock", "__sk_common.skc_daddr"),
+    "SOCK_V6_DADDR": ("sock", "__sk_common.skc_v6_daddr|skc_daddr"),
+    "REQUEST_LISTENER": ("sock", "__sk_common.skc_listener"),  # rsk_listener of struct request_sock
+    "SOCK_SOCKET": ("sock", "sk_socket"),
+    "SOCKET_INODE": ("socket_alloc", "vfs_inode.i_ino"),  # struct socket is its first member
     "NET_INUM": ("net", "ns.inum"),
     "CT_ORIGINAL": ("nf_conn", "tuplehash.0.tuple"),
     "CT_REPLY": ("nf_conn", "tuplehash.1.tuple"),
@@ -44,6 +55,15 @@ OFFSETS: dict[str, tuple[str, str]] = {
     "TUPLE_DST": ("nf_conntrack_tuple", "dst.u3"),
     "TUPLE_DST_PORT": ("nf_conntrack_tuple", "dst.u"),
     "TUPLE_PROTONUM": ("nf_conntrack_tuple", "dst.protonum"),
+}
+
+# macro of bpf/packet.h, where IPVS is loaded
+IPVS_OFFSETS: dict[str, tuple[str, str]] = {
+    "IPVS_IPVS": ("ip_vs_conn", "ipvs"),
+    "IPVS_NET": ("netns_ipvs", "net"),
+    "IPVS_DAF": ("ip_vs_conn", "daf"),
+    "IPVS_DADDR": ("ip_vs_conn", "daddr"),
+    "IPVS_DPORT": ("ip_vs_conn", "dport"),
 }
 
 # macro of bpf/doer.c
@@ -196,6 +216,15 @@ def offsets(btf: Btf) -> dict[str, int]:
             "conntrack is not loaded, or this kernel describes no modules", hint=hint
         ) from error
     return {macro: btf.offset(name, path) for macro, (name, path) in OFFSETS.items()}
+
+
+def ipvs_offsets() -> dict[str, int]:
+    """Every macro that bpf/probe.c needs to see what IPVS decides. Unsupported when it is not loaded."""
+    try:
+        described = load("ip_vs")
+        return {macro: described.offset(name, path) for macro, (name, path) in IPVS_OFFSETS.items()}
+    except Unsupported as error:
+        raise Unsupported(f"IPVS is not loaded, or this kernel describes no modules: {error}") from error
 
 
 def drop_reasons(btf: Btf) -> dict[int, str]:

@@ -20,7 +20,8 @@ import k3swatch
 from k3swatch.errors import NotPermitted, SourceError, Unsupported
 from k3swatch.sources import libbpf, remains
 from k3swatch.sources.doer import DoerProbe
-from k3swatch.sources.libbpf import Ring, replace_keys
+from k3swatch.sources.held import Held
+from k3swatch.sources.libbpf import replace_keys
 
 LOADER_SECONDS = 120.0  # compiling takes 0.3 s, under an emulated CPU 6 s
 SYSTEM_SHARES = (Path("/usr/share"), Path("/usr/local/share"))
@@ -41,62 +42,54 @@ def source_directory() -> Path:
     raise Unsupported("bpf/probe.c not found", hint="reinstall k3swatch: its share/k3swatch/bpf is missing")
 
 
-class Probe:
-    """The attached probe. `attach`, `refused`, `layout` and `reasons` are as the loader reported them.
+class Probe(Held):
+    """The attached probe. `attach`, `ipvs`, `refused`, `layout` and `reasons` are as the loader reported them.
 
     Raises Unsupported, NotPermitted or SourceError, one line each, when it cannot be had; no process and no
     descriptor is left behind then.
     """
 
     def __init__(self, wanted: str | None = None, timeout: float = LOADER_SECONDS) -> None:
-        message, self._fds = _run_loader(source_directory(), wanted, timeout)
-        self._ring: Ring | None = None
+        message, fds = _run_loader(source_directory(), wanted, timeout)
         prefix = "doer:"
-        doer = {name.removeprefix(prefix): fd for name, fd in self._fds.items() if name.startswith(prefix)}
-        self._fds = {name: fd for name, fd in self._fds.items() if not name.startswith(prefix)}
+        super().__init__({name: fd for name, fd in fds.items() if not name.startswith(prefix)})
+        doer = {name.removeprefix(prefix): fd for name, fd in fds.items() if name.startswith(prefix)}
         self.doer = DoerProbe(message["doer"], doer)
         try:
             self.attach = str(message["attach"])
+            self.ipvs = str(message["ipvs"])
             self.refused = tuple(str(line) for line in message["refused"])
-            self._module = _nat_module()
+            held = {"nf_nat": self.attach, "ip_vs": self.ipvs}
+            self._modules = {name: _module(name) for name, way in held.items() if way == "kprobe"}
             self.layout = tuple(int(number) for number in message["layout"])
             self.reasons = {int(value): str(name) for value, name in message["reasons"].items()}
             self._fds["about"] = remains.described(self.layout, self.reasons)
-            self._lib = libbpf.library()
-            self._ring = Ring(self._map("events"))
+            self.open("events")
         except BaseException:
             self.close()
             raise
 
-    def fileno(self) -> int:
-        """Readable when records wait."""
-        return self._events.fileno()
-
-    def records(self) -> list[bytes]:
-        """The records that wait, oldest first; never blocks."""
-        return self._events.records()
-
     def counts(self, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
         """The rows of the counter map."""
-        fd = self._map("counts")
+        fd = self.map("counts")
         rows = ((key, libbpf.lookup(fd, key, value_size)) for key in libbpf.keys(fd, key_size, COUNT_ROWS))
         return [(key, value) for key, value in rows if value is not None]
 
     def add_count(self, key: bytes, zero: bytes) -> None:
         """Insert a row of the counter map unless it is there."""
-        libbpf.update(self._map("counts"), key, zero, libbpf.BPF_NOEXIST)
+        libbpf.update(self.map("counts"), key, zero, libbpf.BPF_NOEXIST)
 
     def replace(self, name: str, keys: Iterable[bytes], size: int) -> None:
-        """Make the map `name` (`protected` or `local`) hold exactly these keys; new ones come before old ones go."""
-        replace_keys(self._map(name), keys, size)
+        """Make the map `name` (`protected`, `local`, `strangers`) hold exactly these keys; new ones come first."""
+        replace_keys(self.map(name), keys, size)
 
     def watch_udp(self, ports: int) -> None:
         """How many UDP ports are protected; with none the probe passes over UDP."""
-        libbpf.update(self._map("udp_ports"), bytes(4), ports.to_bytes(4, sys.byteorder))
+        libbpf.update(self.map("udp_ports"), bytes(4), ports.to_bytes(4, sys.byteorder))
 
     def stat(self, index: int) -> int:
         """One counter of `stats`, all CPUs added up."""
-        return libbpf.per_cpu(self._map("stats"), index)
+        return self.counter("stats", index)
 
     def missed(self) -> int:
         """Times the kernel skipped a program because it was already running on that CPU (since 5.12).
@@ -108,18 +101,18 @@ class Probe:
             if name.startswith("prog:") and not name.startswith("prog:freed"):
                 info = ct.create_string_buffer(_PROG_INFO_BYTES)
                 size = ct.c_uint32(_PROG_INFO_BYTES)
-                if self._lib.bpf_obj_get_info_by_fd(fd, info, ct.byref(size)) != 0:
+                if libbpf.library().bpf_obj_get_info_by_fd(fd, info, ct.byref(size)) != 0:
                     raise libbpf.failure("program info")
                 total += int.from_bytes(info.raw[_RECURSION_MISSES : _RECURSION_MISSES + 8], sys.byteorder)
         return total
 
     def outlived(self) -> bool:
-        """Whether another instance of the module that the kprobes are in is loaded by now: they died with theirs.
+        """Whether another instance of a module that kprobes are in is loaded by now: they died with theirs.
 
         A kprobe does not hold its module, as fexit does; nobody tells when it is unloaded. While it is not there,
         nothing is translated.
         """
-        return self.attach == "kprobe" and _nat_module() not in (None, self._module)
+        return any(_module(name) not in (None, before) for name, before in self._modules.items())
 
     def keepsakes(self) -> list[int]:
         """What the next process needs to read on, see sources/remains.py."""
@@ -128,29 +121,13 @@ class Probe:
     def close(self) -> None:
         """Detach and free everything."""
         self.doer.close()
-        if self._ring is not None:
-            self._ring.close()
-            self._ring = None
-        while self._fds:
-            os.close(self._fds.popitem()[1])
-
-    @property
-    def _events(self) -> Ring:
-        if self._ring is None:
-            raise SourceError("the probe is closed")
-        return self._ring
-
-    def _map(self, name: str) -> int:
-        fd = self._fds.get(f"map:{name}")
-        if fd is None:
-            raise SourceError(f"probe loader sent no map {name}")
-        return fd
+        super().close()
 
 
-def _nat_module() -> int | None:
-    """Which instance of nf_nat is loaded: the number of its directory in sysfs, never used again."""
+def _module(name: str) -> int | None:
+    """Which instance of a module is loaded: the number of its directory in sysfs, never used again."""
     try:
-        return Path("/sys/module/nf_nat").stat().st_ino
+        return Path("/sys/module", name).stat().st_ino
     except FileNotFoundError:
         return None
 

@@ -77,6 +77,9 @@ def message(transition: Transition) -> str:
     if learned is not None:
         return f"{subject} is still {_short(incident)}: taken by {taken_by(learned)} {sure(learned)}"
     if transition.change is Change.CHANGED:
+        before = transition.previous.state if transition.previous is not None else incident.state
+        if before is not incident.state:
+            return f"{subject} was {before.upper()} and is {_short(incident)} now{_whom(incident)}{_how(incident)}"
         return f"{subject} is still {_short(incident)}, now{_whom(incident) or ' otherwise'}{_how(incident)}"
     again = " again" if incident.flaps else ""
     lost = f"; connections were {dropped(incident)}" if incident.drops else ""

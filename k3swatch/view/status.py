@@ -43,7 +43,8 @@ def text(document: Document, colour: bool = False) -> str:
         )
     generation = document.get("generation")
     lines.append("ruleset: unread" if generation is None else f"ruleset: generation {_word(generation)}")
-    lines.append(f"connections: seen by {_word(document.get('probe'))}")
+    ipvs = f", those that IPVS takes by {_word(document['ipvs'])}" if document.get("ipvs") else ""
+    lines.append(f"connections: seen by {_word(document.get('probe'))}{ipvs}")
     lines += [f"  not used: {_word(why)}" for why in document.get("refused", ())]
     doer = document.get("doer") or {}
     if doer:

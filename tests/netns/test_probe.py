@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import select
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from k3swatch.decode import event
 from k3swatch.demo.lab import CLIENT, CNI0, HOST, HOST6, OTHER, POD, POD6, Lab
 from k3swatch.demo.netns import Namespace
 from k3swatch.live.flow_probe import ProbeWatch
@@ -170,6 +172,53 @@ def test_delivered_with_conntrack(
         made += hammer(host, "dial", "127.0.0.1", MANY, 0) + hammer(host, "dial", HOST, MANY, 0)
     assert made == 3 * MANY
     assert counts(watch) == {("delivered", None): made}
+
+
+def listening(host: Namespace, port: int) -> set[int]:
+    """The inodes of the host's sockets in TCP_LISTEN on a port."""
+    lines = [line.split() for line in host.shell("cat /proc/net/tcp /proc/net/tcp6").splitlines()]
+    return {int(each[9]) for each in lines if each[1].endswith(f":{port:04X}") and each[3] == "0A"}
+
+
+def test_who_has_a_delivered_connection(
+    module_lab: Lab, host: Namespace, watch: ProbeWatch, hammer: Hammer
+) -> None:
+    """Of two listeners on the port, the one that is bound to the address that was dialled."""
+    with hammer.serving(host, CNI0):
+        specific = listening(host, PORT)
+        with hammer.serving(host, HOST):
+            others = listening(host, PORT) - specific
+            made = hammer(module_lab.client, "dial", HOST, 3, 0) + hammer(module_lab.web, "dial", CNI0, 3, 0)
+    flows = {str(flow.dialled): flow for flow in watch.read()}
+    assert ({flows[CNI0].listener}, {flows[HOST].listener}) == (specific, others)
+    assert counts(watch) == {("delivered", None): made}
+
+
+@pytest.mark.parametrize("address", [HOST, HOST6])
+@pytest.mark.parametrize("tracked", [False, True])
+def test_given_to_a_socket_on_another_port(
+    module_lab: Lab, host: Namespace, watch: ProbeWatch, hammer: Hammer, address: str, tracked: bool
+) -> None:
+    """By TPROXY: every packet keeps its addresses, and only the listener tells. It is bound to any address."""
+    host.shell(
+        "sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 2>/dev/null || true\n"
+        "nft 'table inet t { chain p { type filter hook prerouting priority mangle; }; }'\n"
+        f"nft add rule inet t p tcp dport {PORT} tproxy to :8443"
+    )
+    if tracked:
+        host.shell(
+            "nft 'table inet u { chain p { type filter hook prerouting priority 0; ct state new accept; }; }'"
+        )
+    made = 5
+    with hammer.serving(host, "0.0.0.0"):
+        for _ in range(made):
+            with module_lab.client.inside():
+                socket.create_connection((address, PORT), 5).close()
+    flow, *_ = watch.read()
+    there = event.format_endpoint(ipaddress.ip_address(address), 8443)
+    assert counts(watch) == {("diverted", there): made}
+    assert (str(flow.dialled), str(flow.reached), flow.reached_port) == (address, address, 8443)
+    assert {flow.listener} == listening(host, 8443)
 
 
 def test_from_outside_to_a_pod(module_lab: Lab, host: Namespace, watch: ProbeWatch, hammer: Hammer) -> None:

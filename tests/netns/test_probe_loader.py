@@ -24,12 +24,14 @@ from pathlib import Path
 from k3swatch.errors import SourceError
 from k3swatch.sources import btf
 from k3swatch.sources.bpf import Module
-probe = Module(Path("bpf"), "probe.c", {**btf.offsets(btf.load("nf_conntrack")), "EVENTS_PER_SECOND": 10})
+described = {**btf.offsets(btf.load("nf_conntrack")), **dict.fromkeys(btf.IPVS_OFFSETS, 8)}  # IPVS need not be loaded
+probe = Module(Path("bpf"), "probe.c", {**described, "EVENTS_PER_SECOND": 10})
 doer = Module(Path("bpf"), "doer.c", btf.doer_offsets())
 found = {}
 for module, name, kind in [
     (probe, "queued", 17), (probe, "freed", 17), (probe, "report_layout", 17),
     (probe, "nat_enter", 2), (probe, "nat_return", 2), (probe, "nat_fexit", 17),
+    (probe, "ipvs_enter", 2), (probe, "ipvs_return", 2), (probe, "ipvs_fexit", 17),
     (doer, "executed", 17), (doer, "state_set", 17), (doer, "doer_layout", 17),
     (doer, "replace_enter", 2), (doer, "replace_return", 2), (doer, "replaced_fexit", 17),
 ]:
@@ -48,7 +50,7 @@ def test_every_program_compiles_and_passes_the_verifier(repo: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) == 12
+    assert len(found) == 15
     assert {name: size for name, size in found.items() if not isinstance(size, int)} == {}
     assert all(size < 4096 for size in found.values()), found
 

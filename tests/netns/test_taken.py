@@ -6,6 +6,7 @@ executables differ. What `check` says must not contradict a single answer.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -392,7 +393,36 @@ def test_sk_lookup_gives_the_connection_to_another_socket(
             assert {f["vantage"] for f in report["ports"][0]["findings"]} == {"external", "local"}
             daemon.until_said("is UNKNOWN")
             daemon.until_said(f"BPF program {'unnamed' if confined else 'k3w_taker (tag '}")
+            _it_is_proven(module_lab, daemon, server)
         daemon.until_said("the port is delivered again")
+
+
+def _it_is_proven(lab: Lab, daemon: Daemon, server: socket.socket) -> None:
+    """Connections tell where that program sends them: the same incident, diverted and certain from then on."""
+    with lab.client.inside():
+        socket.create_connection((HOST, 6443), 2).close()
+    there = f"127.0.0.1:{server.getsockname()[1]}"
+    daemon.until_said(f"is DIVERTED to {there}")
+    incident = functools.partial(_incident, daemon, "ip")
+    daemon.until(lambda: incident()["connections"] == 2, "both connections")
+    assert len(daemon.status()["incidents"]) == 2, daemon.said()  # one for each family
+    assert _incident(daemon, "ip6")["state"] == "unknown"
+    assert incident()["state"] == "diverted"
+    status = daemon.status()
+    assert status["ports"][0]["state"] == "diverted"
+    proven = {f["vantage"]: f for f in status["ports"][0]["findings"] if f["state"] == "diverted"}
+    assert proven.keys() == {"local", "external"}
+    for one in proven.values():
+        assert (one["mechanism"], one["destination"], one["certain"]) == ("bpf", there, True)
+        assert (one["evidence"], one["addresses"]) == (["flow"], [HOST])
+        assert one["path"][-1]["table"] == "sk_lookup"
+    counted = {(row["outcome"], row["destination"]): row["connections"] for row in status["connections"]}
+    assert counted["diverted", there] >= 2  # and those that the daemon makes itself, to see which ways work
+
+
+def _incident(daemon: Daemon, family: str) -> dict[str, Any]:
+    (found,) = [i for i in daemon.status()["incidents"] if i["findings"][0]["family"] == family]
+    return dict(found)
 
 
 def test_connect4_rewrites_what_a_process_dials(
@@ -422,6 +452,25 @@ def test_connect4_rewrites_what_a_process_dials(
     assert (finding["vantage"], finding["family"]) == ("local", "ip")
     assert finding["conditions"] == [f"by processes in control group /{group.name}"]
     assert finding["path"][0]["rule"].startswith("k3w_dial (tag ")
+
+
+def test_a_connection_confirms_whose_socket_has_it(host: Host, tmp_path: Path) -> None:
+    """The wrong program's, and it is known to be. Those that the right one has confirm nothing."""
+    daemon = Daemon(host.space, tmp_path)
+    daemon.configure(ports=[{"port": 6443, "listener": {"exe": [host.executables[OWNER]]}}])
+    with host.serving(*CASES["more specific"]), daemon:
+        daemon.until(lambda: daemon.state() == "diverted", "the socket is seen")
+        assert host.answers("external", OTHER) == {OWNER}
+        (incident,) = daemon.status()["incidents"]
+        assert (incident["confirmed_at"], incident["connections"]) == (None, 0)
+        assert host.answers("external", ADDRESS) == {TAKER}
+        daemon.until_said("and this is real")
+        status = daemon.status()
+        (incident,) = status["incidents"]
+        assert 0 < incident["connections"] <= TRIES
+        assert {tuple(f["evidence"]) for f in incident["findings"]} == {("flow", "listener")}
+        counted = {(row["outcome"], row["destination"]): row["connections"] for row in status["connections"]}
+        assert counted["diverted", f"{ADDRESS}:6443"] == TRIES
 
 
 def test_the_daemon_tells_of_a_socket_within_seconds(host: Host, tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ class Case:
 
     @property
     def diverts(self) -> bool:
-        """Some connection is sent elsewhere by translation: what shows in conntrack, other than a drop or TPROXY."""
-        return any("diverted" in row.states and row.mechanism != "tproxy" for row in self.rows)
+        """Some connection is sent elsewhere: where it went says which rule did it, as no drop does."""
+        return any("diverted" in row.states for row in self.rows)
 
     @cached_property
     def commands(self) -> str:

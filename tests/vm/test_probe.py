@@ -16,6 +16,9 @@ TEST_SECONDS = 3000  # of all that one command runs in the guest; 100 on an idle
 ALL_OUTCOMES = (
     "delivered_without_conntrack",
     "delivered_with_conntrack and accept",
+    "who_has_a_delivered_connection",
+    "given_to_a_socket_on_another_port and True and 192",
+    "given_to_a_socket_on_another_port and False and fd00",
     "from_outside_to_a_pod",
     "from_the_host_itself_to_a_pod",
     "redirect",
@@ -28,6 +31,7 @@ ALL_OUTCOMES = (
     "what_is_not_ours_is_not_counted",
 )
 DIVERSIONS = (
+    "given_to_a_socket_on_another_port and True and 192",
     "from_outside_to_a_pod",
     "from_the_host_itself_to_a_pod",
     f"diverted_and_then_dropped_by_a_filter and {MANY}",
@@ -63,14 +67,34 @@ def test_real_connections(checkout: Guest, attach: str, tests: tuple[str, ...]) 
     assert passed(output) == len(tests)
 
 
-def test_the_module_comes_and_goes(checkout: Guest) -> None:
-    assert passed(run(checkout, "tests/vm/inside/modules.py")) == 3
+def test_the_modules_come_and_go(checkout: Guest) -> None:
+    assert passed(run(checkout, "tests/vm/inside/modules.py")) == 6
 
 
-def test_virtual_servers(checkout: Guest) -> None:
-    """Nobody is loaded by being watched; then IPVS takes the port, in all ways that it has."""
+def test_sockets_take_connections(checkout: Guest) -> None:
+    """A BPF program gives them away; another program's socket is the nearer one: told by the daemon, then confirmed."""
+    output = run(
+        checkout,
+        "tests/netns/test_taken.py -k 'sk_lookup_gives or confirms_whose'",
+        "K3SWATCH_PATIENCE=120",
+    )
+    assert passed(output) == 3
+
+
+@pytest.mark.parametrize(
+    ("attach", "cases"),
+    [("fentry", ""), ("kprobe", "masq or kube-proxy or (routed and not fine)"), ("tracepoint", "")],
+)
+def test_virtual_servers(checkout: Guest, attach: str, cases: str) -> None:
+    """Nobody is loaded by being watched; then IPVS takes the port, in all ways that it has, and each is seen."""
     checkout.sh(
         "cd /opt/k3swatch; python3 -m k3swatch.cli check || test $? -lt 64; ! grep -q ip_vs /proc/modules"
     )
-    output = run(checkout, "tests/vm/inside/virtual.py", "K3SWATCH_PATIENCE=20")
-    assert passed(output) == len(list((Path(__file__).parent / "ipvs").glob("*.case")))
+    chosen = f"-k '{cases}'" if cases else ""
+    output = run(
+        checkout,
+        f"tests/vm/inside/virtual.py {chosen}",
+        f"K3SWATCH_ATTACH={attach} K3SWATCH_PATIENCE=20",
+    )
+    every = len(list((Path(__file__).parent / "ipvs").glob("*.case")))
+    assert passed(output) == (len(cases.split(" or ")) if cases else every)

@@ -86,7 +86,7 @@ def record(
         + (6444).to_bytes(2, "little")
         + bytes([protocol, outcome])
         + reason.to_bytes(4, "little")
-        + bytes(4)
+        + (77).to_bytes(4, "little")
     )
 
 
@@ -103,6 +103,7 @@ def test_event() -> None:
         at=1005.5,
         drop_reason=None,
         count=7,
+        listener=77,
     )
 
 

@@ -483,6 +483,33 @@ def test_a_flow_no_rule_explains_is_unexplained() -> None:
     assert seen.destination == "10.9.9.9:6443"
 
 
+def test_a_socket_that_tproxy_gave_a_connection_to() -> None:
+    """It tells its own address, or if it is bound to any the one that was dialled; the rule may have named another."""
+    transparent = dataclasses.replace(
+        node().sockets[0],  # type: ignore[index]
+        address=ipaddress.ip_address("0.0.0.0"),
+        port=9000,
+        transparent=True,
+    )
+    host = dataclasses.replace(node(), sockets=(*(node().sockets or ()), transparent))
+    ruleset = prerouting(
+        [
+            *dport(6443),
+            Immediate(1, ipaddress.ip_address("127.0.0.1").packed),
+            Immediate(2, (9000).to_bytes(2)),
+            Tproxy(2, 1, 2),
+        ]
+    )
+    given = dataclasses.replace(flow("192.168.1.50", "192.168.1.233", "192.168.1.233", 9000), listener=7)
+    seen = explain_flow(ruleset, host, API, given)
+    assert seen.mechanism is Mechanism.TPROXY
+    assert seen.evidence == {Evidence.RULE, Evidence.FLOW}
+    (static, *_) = judge(ruleset, host, [API])[0].findings
+    assert seen.cause == static.cause
+    elsewhere = explain_flow(ruleset, host, API, dataclasses.replace(given, reached_port=9001))
+    assert elsewhere.mechanism is Mechanism.UNEXPLAINED
+
+
 def test_input_policy_that_forgot_the_port_is_blocked_for_others_only() -> None:
     ruleset = TableRuleset()
     loopback: list[Expr] = [Meta(1, 4), Cmp(1, 0, b"\1\0\0\0"), *verdict(Code.ACCEPT)]

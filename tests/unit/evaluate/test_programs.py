@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 from support.build import TableRuleset, node
 
-from k3swatch.evaluate import judge
+from k3swatch.evaluate import explain_flow, judge
 from k3swatch.incident.allow import without_allowed
-from k3swatch.model.finding import PortVerdict
+from k3swatch.model.finding import Finding, PortVerdict
+from k3swatch.model.flow import Flow, Outcome
 from k3swatch.model.port import Allow, Interface, LocalAddress, Program, ProtectedPort
-from k3swatch.model.words import Mechanism, Protocol, State, Vantage
+from k3swatch.model.words import Evidence, Mechanism, Protocol, State, Vantage
 
 API = ProtectedPort("k3s-api", 6443)
 LO, ETH0 = 1, 2
@@ -113,3 +114,61 @@ def test_an_action_that_is_no_bpf() -> None:
         without_allowed(on(Program("tc ingress", "eth0", 0, "mirred", interface=ETH0), port=allowed)).findings
         == ()
     )
+
+
+LOOKUP = Program("sk_lookup", "netns", 7)
+TC = Program("tc ingress", "eth0", 8, interface=ETH0)
+XDP = Program("xdp", "eth0", 9, interface=ETH0)
+
+
+def seen(*programs: Program, source: str = "192.168.1.50", listener: int = 0) -> Finding:
+    """What a connection is that no rule explains; with a `listener` a socket here has it."""
+    there = "192.168.1.233" if listener else "10.9.9.9"
+    flow = Flow(
+        Protocol.TCP,
+        ipaddress.ip_address(source),
+        40000,
+        ipaddress.ip_address("192.168.1.233"),
+        6443,
+        ipaddress.ip_address(there),
+        8888,
+        Outcome.DIVERTED,
+        0.0,
+        listener=listener,
+    )
+    return explain_flow(TableRuleset(), replace(node(), programs=programs), API, flow)
+
+
+@pytest.mark.parametrize(
+    ("finding", "by", "certain"),
+    [
+        (seen(LOOKUP, listener=5), 7, True),
+        (seen(TC, listener=5), 8, True),  # bpf_sk_assign
+        (seen(TC, LOOKUP, listener=5), 7, False),
+        (seen(TC), 8, True),
+        (seen(LOOKUP, TC), 8, True),  # no lookup sends a packet away
+        (seen(TC, XDP), 8, False),
+    ],
+)
+def test_a_connection_proves_a_program(finding: Finding, by: int, certain: bool) -> None:
+    assert (finding.state, finding.mechanism, finding.certain) == (State.DIVERTED, Mechanism.BPF, certain)
+    assert finding.rule is not None
+    assert finding.rule.handle == by
+    assert finding.evidence == {Evidence.FLOW}
+    assert finding.destination in ("192.168.1.233:8888", "10.9.9.9:8888")
+    program = next(each for each in (LOOKUP, TC, XDP) if each.id == by)
+    assert finding.cause in {each.cause for each in on(program).findings}
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        seen(listener=5),
+        seen(LOOKUP),  # it went to another host
+        seen(Program("connect4", "/", 1)),  # acts before anything is dialled
+        seen(TC, source="192.168.1.233"),  # what the host itself dials does not come in by eth0
+        seen(Program("tc ingress", "eth0", 0, "mirred", interface=ETH0)),
+    ],
+)
+def test_or_no_program_explains_it(finding: Finding) -> None:
+    assert finding.mechanism is Mechanism.UNEXPLAINED

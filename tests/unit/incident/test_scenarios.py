@@ -134,6 +134,8 @@ class Story:
         pairs, _ = options(list(words))
         host, port = destination.rsplit(":", 1)
         mechanism = Mechanism.DNAT if "chain" in pairs else Mechanism.UNEXPLAINED
+        mechanism = Mechanism(pairs.get("by", mechanism))
+        place = (*pairs["chain"].split("/"),) if mechanism is Mechanism.BPF else ()
         finding = Finding(
             State.DIVERTED,
             mechanism,
@@ -143,6 +145,7 @@ class Story:
             destination,
             evidence=frozenset({Evidence.FLOW}),
             path=path(pairs, destination),
+            anchor=(place[0], place[1], place[2]) if place else None,
         )
         flow = Flow(
             Protocol.TCP,

@@ -89,6 +89,14 @@ def test_confirmed_changed_flapping_shadowed(make: Any) -> None:
     )
 
 
+def test_a_connection_makes_unknown_certain(make: Any) -> None:
+    before = make.incident(make.finding(state=State.UNKNOWN, mechanism=Mechanism.BPF, destination=None))
+    after = make.incident(make.finding(mechanism=Mechanism.BPF, destination="192.168.1.233:8888"))
+    assert message(make.transition(Change.CHANGED, after, previous=before)).startswith(
+        "tcp/6443 (k3s-api) was UNKNOWN and is DIVERTED to 192.168.1.233:8888 now for 192.168.1.233 from outside: "
+    )
+
+
 def test_resolved_says_what_remains(make: Any) -> None:
     def ending(**fields: object) -> str:
         transition = make.transition(Change.RESOLVED, make.incident(connections=41), **fields)

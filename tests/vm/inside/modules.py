@@ -1,4 +1,5 @@
-"""The probe and the module nf_nat, which on a stock kernel comes with the first NAT rule. Run in the guest by pytest.
+"""The probe and the modules nf_nat and ip_vs, which on a stock kernel come when they are first needed. Run in the guest
+by pytest.
 
 The protected port is 7443 on the guest's own loopback; `hammer` serves there, and on 7444, where the rule sends it.
 """
@@ -17,7 +18,7 @@ from k3swatch.live.flows import open_flow_watch
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.words import Attach
 
-NF_NAT = Path("/sys/module/nf_nat")
+NF_NAT, IP_VS = Path("/sys/module/nf_nat"), Path("/sys/module/ip_vs")
 MODULES = ("nft_redir", "nft_nat", "nft_chain_nat", "nf_nat")
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 MANY = 100
@@ -41,6 +42,18 @@ def unload() -> None:
     """The last NAT rule goes, and the module with it."""
     sh(f"nft flush ruleset; for module in {' '.join(MODULES)}; do modprobe -r $module; done")
     assert not NF_NAT.exists()
+
+
+def balance() -> None:
+    """A virtual server comes into being: the module is loaded by this."""
+    sh("ipvsadm -A -t 127.0.0.1:7443 -s rr; ipvsadm -a -t 127.0.0.1:7443 -r 127.0.0.1:7444 -m")
+    assert IP_VS.exists()
+
+
+def unload_balancer() -> None:
+    """The last virtual server goes, and the module with it."""
+    sh("ipvsadm -C; modprobe -r ip_vs_rr; modprobe -r ip_vs 2>/dev/null || true")
+    assert not IP_VS.exists()
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +141,48 @@ def test_fentry_keeps_its_module(dial: Dial) -> None:
     assert watch.alive()
     watch.close()
     unload()
+
+
+def test_virtual_servers_that_come_later(dial: Dial) -> None:
+    """What they translate is seen by the tracepoint, whenever they come."""
+    sh("modprobe nf_nat")
+    assert not IP_VS.exists()
+    watch = watching(None)
+    assert (watch.attach, watch.ipvs, watch.refused) == (Attach.FENTRY, "", ())
+    for times in (1, 2):
+        balance()
+        dial()
+        assert counts(watch) == {"diverted": times * MANY}
+        unload_balancer()
+    assert watch.alive()
+    watch.close()
+
+
+def test_a_kprobe_dies_with_its_virtual_servers(dial: Dial) -> None:
+    sh("modprobe -a nf_nat ip_vs")
+    watch = watching(Attach.KPROBE)
+    assert watch.ipvs == "kprobe"
+    balance()
+    dial()
+    unload_balancer()
+    assert watch.alive()
+    balance()
+    dial()
+    assert counts(watch) == {"diverted": 2 * MANY}
+    assert not watch.alive()
+    watch.close()
+    unload_balancer()
+
+
+def test_fentry_keeps_the_virtual_servers(dial: Dial) -> None:
+    sh("modprobe -a nf_nat ip_vs")
+    watch = watching(Attach.FENTRY)
+    assert watch.ipvs == "fentry"
+    balance()
+    dial()
+    assert counts(watch) == {"diverted": MANY}
+    with pytest.raises(AssertionError):
+        unload_balancer()
+    assert watch.alive()
+    watch.close()
+    unload_balancer()
