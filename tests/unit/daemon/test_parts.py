@@ -224,18 +224,19 @@ def test_notifier_hands_descriptors_to_the_next_process(
 
 
 @pytest.mark.parametrize(
-    ("pid", "number", "names", "wanted"),
+    ("ours", "number", "names", "wanted"),
     [
-        (os.getpid(), "3", "a:a:b", [("a", 3), ("a", 4), ("b", 5)]),
-        (1, "2", "a:b", []),  # somebody else's, inherited by mistake
-        (os.getpid(), "3", "a:b", []),
-        (os.getpid(), "0", "", []),
+        (True, "3", "a:a:b", [("a", 3), ("a", 4), ("b", 5)]),
+        (False, "2", "a:b", []),  # somebody else's, inherited by mistake
+        (True, "3", "a:b", []),
+        (True, "0", "", []),
     ],
 )
 def test_notifier_inherits(
-    pid: int, number: str, names: str, wanted: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+    ours: bool, number: str, names: str, wanted: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "set_inheritable", lambda *_: None)
+    pid = os.getpid() if ours else 1
     notifier = Notifier({"LISTEN_PID": str(pid), "LISTEN_FDS": number, "LISTEN_FDNAMES": names})
     assert notifier.inherited() == wanted
     assert notifier.inherited() == []
