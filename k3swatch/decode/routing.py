@@ -17,7 +17,7 @@ from k3swatch.model.words import Family
 _RTM_NEWROUTE, _RTM_NEWRULE = 24, 32
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _FAMILIES = {2: Family.IP, 10: Family.IP6}
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 2, 4, 5, 6, 15
 
 _RULE_HDR = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, res1, res2, action, flags
 _FRA_DST, _FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK = 1, 2, 3, 4, 6, 10
@@ -47,7 +47,7 @@ def decode_route(raw: bytes) -> Route | None:
 def _route(body: bytes) -> Route | None:
     number, length, source, _, table, _, _, kind, _ = _RTMSG.unpack_from(body)
     family = _FAMILIES.get(number)
-    if family is None or source:  # IPv6 routes for some sources only
+    if family is None:
         return None
     attributes = Attributes(body[_RTMSG.size :], "route")
     return Route(
@@ -58,6 +58,7 @@ def _route(body: bytes) -> Route | None:
         _u32(attributes, _RTA_OIF, 0),
         attributes.raw(_RTA_GATEWAY) if _RTA_GATEWAY in attributes else b"",
         _u32(attributes, _RTA_PRIORITY, 0),
+        _prefix(attributes, _RTA_SRC, source, family, "route") if source else None,
     )
 
 

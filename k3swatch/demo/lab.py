@@ -56,7 +56,9 @@ class Lab:
         self.host.shell(
             "nft flush ruleset\n"
             "conntrack -F 2>/dev/null || true\n"
-            "sysctl -qw net.ipv4.conf.cni0.route_localnet=0\n"
+            "for name in all eth0 cni0; do sysctl -qw net.ipv4.conf.$name.route_localnet=0"
+            " net.ipv4.conf.$name.rp_filter=0 net.ipv4.conf.$name.forwarding=1; done\n"
+            "sysctl -qw net.ipv4.conf.all.src_valid_mark=0 net.ipv6.conf.all.forwarding=1\n"
             "sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1 2>/dev/null || true"
             f"\n{_ROUTING}"
         )

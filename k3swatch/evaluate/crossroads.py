@@ -13,12 +13,17 @@ from k3swatch.evaluate.cube import Cube, Kind, Var
 from k3swatch.evaluate.header import destination_address
 from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import Packet, Scene, Turn, is_local
-from k3swatch.evaluate.ranges import normal, size
+from k3swatch.evaluate.ranges import Ranges, normal, size
 from k3swatch.evaluate.routing import Way, refuses, stays, ways
 from k3swatch.evaluate.walk import States, Walk, add, merged
+from k3swatch.model.finding import PathStep
 from k3swatch.model.port import LocalAddress
 from k3swatch.model.routing import MAIN, Routing
+from k3swatch.model.sysctl import words
 from k3swatch.model.words import Family, Mechanism
+
+LOOPBACK: Ranges = ((127 << 24, (128 << 24) - 1),)
+_BOUND = "packets from 127.0.0.0/8 do not leave this host"
 
 Leaving = list[tuple[Var, States]]  # by the interface they leave by
 
@@ -50,10 +55,40 @@ def routed(walk: Walk, scene: Scene, states: States) -> tuple[States, Leaving]:
     return merged(here), [(_variable(scene, index), merged(part)) for index, part in away.items()]
 
 
+def rerouted(walk: Walk, scene: Scene, packet: Packet, cubes: tuple[Cube, ...]) -> tuple[Cube, ...]:
+    """Those of a packet of this host that find another way in the middle of the output hook, when NAT has sent them
+    elsewhere (nf_nat_ipv4_local_fn, ip_route_me_harder). What comes from 127.0.0.0/8 leaves only by an interface with
+    route_localnet (__mkroute_output)."""
+    left: list[Cube] = []
+    for way, some in _ways(walk, scene, packet, cubes):
+        if way is not None and way.refused:
+            _lost(walk, scene, packet, some, way)
+            continue
+        dialled = packet.dialled[0] if packet.dialled else packet.daddr
+        bound = (
+            dialled[:1] == b"\x7f" or size(scene.saddr.base) == 1
+        )  # who dials another address comes from that
+        name = next((each.name for each in scene.host.interfaces if way and each.index == way.interface), "")
+        if scene.family is not Family.IP or not bound or scene.host.sysctls.of(name, "route_localnet") != 0:
+            left += some
+            continue
+        step = (PathStep("sysctl", "net.ipv4.conf", name, 0, words(name, "route_localnet", 0)),)
+        for cube in some:
+            inside, outside = cube.split([(scene.saddr, LOOPBACK)])
+            left += outside
+            if inside is not None:
+                walk.note(Fate.DROPPED, packet, inside, step, Mechanism.ROUTE, why=_BOUND)
+    return tuple(left)
+
+
 def answered(walk: Walk, scene: Scene, states: States) -> States:
     """Answers that find a way to the client."""
     routing = scene.host.routing
-    if routing is None or (size(scene.saddr.base) > 1 and not _refuses(walk, routing, scene.family)):
+    if (
+        routing is None
+        or routing.partial
+        or (size(scene.saddr.base) > 1 and not _refuses(walk, routing, scene.family))
+    ):
         return states
     left: States = {}
     for packet, cubes in states.items():
@@ -84,11 +119,12 @@ def by_interface(scene: Scene, states: States) -> Leaving:
 def _ways(
     walk: Walk, scene: Scene, packet: Packet, cubes: tuple[Cube, ...]
 ) -> Iterable[tuple[Way | None, list[Cube]]]:
-    """None: the routing tables are not known, or where it goes is not."""
+    """None: the routing tables are not known, or not all of them, or where it goes is not."""
     goes = destination_address(scene, packet)
-    if scene.host.routing is None or (known(goes) is None and goes != big(scene.saddr, len(goes))):
+    routing = scene.host.routing
+    if routing is None or routing.partial or (known(goes) is None and goes != big(scene.saddr, len(goes))):
         return [(None, list(cubes))]
-    return ways(scene.host.routing, scene, packet, cubes, walk.parts)
+    return ways(routing, scene, packet, cubes, walk.parts)
 
 
 def _lost(walk: Walk, scene: Scene, packet: Packet, cubes: list[Cube], way: Way) -> None:
@@ -111,9 +147,10 @@ def _out(walk: Walk, scene: Scene, packet: Packet, cubes: list[Cube], way: Way) 
 
 def leads(scene: Scene, packet: Packet) -> int | None:
     """The interface that leads to the server's end, as far as it does not depend on who asks."""
-    if scene.host.routing is None:
+    routing = scene.host.routing
+    if routing is None or routing.partial:
         return _connected(scene, packet.daddr)
-    found = scene.host.routing.lookup(scene.family, MAIN, int.from_bytes(packet.daddr))
+    found = routing.lookup(scene.family, MAIN, int.from_bytes(packet.daddr))
     return found.interface or None if found is not None else None
 
 

@@ -134,9 +134,10 @@ def _delivers(target: Target, scene: Scene, port: ProtectedPort) -> bool:
 
 
 def _martian(target: Target, scene: Scene) -> bool:
-    """Whether routing drops the translated packet unless told otherwise (ip_route_input_slow: martian destination)."""
+    """Whether routing may drop the translated packet, for all that is known (see `arrival`)."""
     loopback = ipaddress.ip_address(target.low).is_loopback
-    return loopback and scene.vantage is Vantage.EXTERNAL
+    read = scene.host.sysctls.get("ipv4/conf/all/route_localnet") is not None and scene.family is Family.IP
+    return loopback and scene.vantage is Vantage.EXTERNAL and not read
 
 
 def _untie(judged: list[Judged]) -> list[Judged]:

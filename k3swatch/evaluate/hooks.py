@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from k3swatch.evaluate import ipvs
+from k3swatch.evaluate.crossroads import rerouted
 from k3swatch.evaluate.mapping import redirected, unknown_source
 from k3swatch.evaluate.outcome import Fate, Outcome, Target, Turned
 from k3swatch.evaluate.packet import NAT_DST, NAT_SRC, Packet, Scene, Turn, is_local
@@ -20,8 +21,9 @@ from k3swatch.evaluate.walk import States, Walk, add, merged
 from k3swatch.model.expr import Code
 from k3swatch.model.ipvs import IPVS
 from k3swatch.model.ruleset import OUTPUT, PREROUTING, BaseChain, Rule
-from k3swatch.model.words import Mechanism
+from k3swatch.model.words import Mechanism, Vantage
 
+GIVEN = "TPROXY has given it to a socket before: the kernel does not forward it (ip_forward)"
 TPROXIED = (-1, 0)  # the shadow of tproxy, which is not NAT: later chains still run
 
 
@@ -72,8 +74,8 @@ def hook(
         group, place = (group, place + 1) if tie == before else (group + 1, 0)
         before = tie
         walk.group = (group, place)
-        if not is_nat:
-            states, begin = _after_nat(walk, scene, states, begin, dport)
+        if not is_nat or any(packet.shadow == TPROXIED for packet in states):
+            states, begin = _after_nat(walk, scene, number, states, begin, dport)
         if chain.type == IPVS:
             before_it, states = states, ipvs.balance(walk, scene, states)
             _tie(walk, chains, chain, number, states != before_it)
@@ -81,15 +83,17 @@ def hook(
             continue
         aside = {packet: cubes for packet, cubes in states.items() if is_nat and _no_nat(packet, number)}
         asked = {packet: cubes for packet, cubes in states.items() if packet not in aside}
+        states = {}
         if asked:
             start = len(walk.outcomes)
             states = run_at(walk, scene, chain, asked, late)
             if is_nat:
                 _if_tracked(walk, scene, start)
             _tie(walk, chains, chain, number, _changes(asked, states, walk.outcomes[start:]))
-            for packet, cubes in aside.items():
-                add(states, packet, cubes)
-    return _after_nat(walk, scene, states, begin, dport)[0]
+            states = dict(states)
+        for packet, cubes in _given(walk, scene, chain, aside, late).items():
+            add(states, packet, cubes)
+    return _after_nat(walk, scene, number, states, begin, dport)[0]
 
 
 def _later(walk: Walk, scene: Scene, number: int, states: States, late: bool) -> States:
@@ -148,7 +152,9 @@ def _no_nat(packet: Packet, number: int) -> bool:
     return not packet.tracked or packet.snatted or gone
 
 
-def _after_nat(walk: Walk, scene: Scene, states: States, begin: int, dport: int) -> tuple[States, int]:
+def _after_nat(
+    walk: Walk, scene: Scene, number: int, states: States, begin: int, dport: int
+) -> tuple[States, int]:
     """The packets that go on when the nat chains of a hook are done: those nobody mapped, and those that outcomes
     from `begin` on mapped to one place, with their new destination.
     """
@@ -167,15 +173,50 @@ def _after_nat(walk: Walk, scene: Scene, states: States, begin: int, dport: int)
             add(states, packet, (outcome.cube,))
             continue
         packet = replace(packet, turned=Turned(outcome.path, outcome.mechanism, target))
+        if packet.given and not is_local(scene.host, target.low):
+            walk.note(Fate.DROPPED, packet, outcome.cube, (), why=GIVEN)
+            continue
         if outcome.mechanism is Mechanism.REDIRECT:
             for address, cube in redirected(scene, packet.daddr, outcome.cube):
                 add(states, replace(packet, daddr=address), (cube,))
+        elif number == OUTPUT:
+            add(states, packet, rerouted(walk, scene, packet, (outcome.cube,)))
         else:
             add(states, packet, (outcome.cube,))
-    return merged(states), len(walk.outcomes)
+    return merged({packet: cubes for packet, cubes in states.items() if cubes}), len(walk.outcomes)
+
+
+def _given(walk: Walk, scene: Scene, chain: BaseChain, states: States, late: bool) -> States:
+    """Packets that a nat chain does not change any more; but what TPROXY has given to a socket is mapped all the same,
+    and, when it would have to leave the host then, dropped.
+    """
+    left: States = {}
+    for packet, cubes in states.items():
+        turned = packet.turned
+        if turned is None or turned.mechanism is not Mechanism.TPROXY or chain.hook != PREROUTING:
+            add(left, packet, cubes)
+            continue
+        start = len(walk.outcomes)
+        after = run_at(walk, scene, chain, {replace(packet, turned=None): cubes}, late)
+        ends = walk.outcomes[start:]
+        del walk.outcomes[start:]
+        for end in ends:
+            if end.fate is not Fate.MAPPED:
+                walk.note(end.fate, packet, end.cube, end.path, why=end.why)
+            elif end.target is not None and is_local(scene.host, end.target.low):
+                add(left, packet, (end.cube,))  # the socket has it, whatever address it has by now
+            else:
+                walk.note(Fate.DROPPED, packet, end.cube, end.path, why=GIVEN)
+        for other, some in after.items():
+            if other.shadow is None:
+                add(left, replace(other, turned=turned), some)
+    return merged(left)
 
 
 def _own(scene: Scene, target: Target, dport: int) -> bool:
+    """Whether it is at the protected port again. From outside one at loopback may yet be refused (see `arrival`)."""
+    if scene.vantage is Vantage.EXTERNAL and target.low[:1] == b"\x7f" and len(target.low) == 4:
+        return False
     return (
         target.low == target.high
         and target.port_low == target.port_high == dport

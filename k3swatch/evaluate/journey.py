@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from k3swatch.evaluate.arrival import admitted, forwarded
+from k3swatch.evaluate.aside import bridged, directly
 from k3swatch.evaluate.cells import Cells, little
 from k3swatch.evaluate.crossroads import answered, by_interface, routed
 from k3swatch.evaluate.cube import EVERYTHING, Cube, Kind, Var, simplify
@@ -20,6 +22,7 @@ from k3swatch.evaluate.ingress import arriving, leaving
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import (
     EPHEMERAL,
+    NO_MARK,
     SERVER_UID,
     Packet,
     Scene,
@@ -32,13 +35,6 @@ from k3swatch.evaluate.walk import States, Walk, add, merged
 from k3swatch.model.ruleset import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from k3swatch.model.words import Mechanism, Vantage
 
-NO_MARK: Cells = (
-    0,
-    0,
-    0,
-    0,
-)  # of an answer: its socket's, which is nobody's to set but the server's own (SO_MARK)
-
 
 def outcomes(walk: Walk, scene: Scene, daddr: bytes, dport: int, backwards: bool = False) -> list[Outcome]:
     """Every way a connection to this address and port can end; what no outcome covers is delivered.
@@ -48,30 +44,34 @@ def outcomes(walk: Walk, scene: Scene, daddr: bytes, dport: int, backwards: bool
     """
     walk.outcomes, walk.tied, walk.backwards = [], (), backwards
     walk.turn, walk.phased = Turn.FIRST, False
-    there = _to_server(walk, scene, {scene.first_packet(daddr, dport): (EVERYTHING,)}, dport)
+    silent: States = {}  # whom nobody answers, or not by this host: nothing more is asked about them
+    there = _to_server(walk, scene, {scene.first_packet(daddr, dport): (EVERYTHING,)}, dport, silent)
     _overwritten(walk, there, daddr, dport)
     mapped = len(walk.outcomes)
     there = {packet: cubes for packet, cubes in there.items() if not packet.sent and packet.shadow is None}
     walk.turn = Turn.ANSWER
-    back = _to_client(walk, replace(scene, turn=Turn.ANSWER), _later(there, NO_MARK), dport)
+    back = _to_client(walk, replace(scene, turn=Turn.ANSWER), _later(there, NO_MARK), dport, silent)
     if walk.phased:
         walk.turn = Turn.NEXT
         back = _again(_later(back, little(scene.mark, 4)))
-        back = _to_server(walk, replace(scene, turn=Turn.NEXT), back, dport)
+        back = _to_server(walk, replace(scene, turn=Turn.NEXT), back, dport, silent)
+    for packet, cubes in silent.items():
+        add(back, packet, cubes)
     _narrowed(walk, mapped, back)
     return walk.outcomes
 
 
-def _to_server(walk: Walk, scene: Scene, states: States, dport: int) -> States:
+def _to_server(walk: Walk, scene: Scene, states: States, dport: int, silent: States) -> States:
     """What arrives of packets that the client sends: here, or out of this host."""
     if scene.vantage is Vantage.EXTERNAL:
         scene = replace(scene, uid=None)
-        states = _received(walk, scene, states, dport)
+        states = admitted(walk, scene, _received(walk, scene, states, dport))
         here, away = _parted(walk, scene, states)
         here = hook(walk, _demultiplexed(scene, dport), INPUT, here, dport, late=True)
         for oif, going in away:
             on = replace(scene, oif=oif)
-            going = hook(walk, on, FORWARD, going, dport, late=True)
+            going = bridged(scene, oif, going, silent)
+            going = hook(walk, on, FORWARD, forwarded(walk, scene, going), dport, late=True)
             here.update(_sent_out(walk, on, going, dport))
         return here
     loopback = _loopback(scene, "iif")
@@ -88,7 +88,7 @@ def _to_server(walk: Walk, scene: Scene, states: States, dport: int) -> States:
     return here
 
 
-def _to_client(walk: Walk, scene: Scene, states: States, dport: int) -> States:
+def _to_client(walk: Walk, scene: Scene, states: States, dport: int, silent: States) -> States:
     """What arrives of the server's answers, from here or from elsewhere."""
     local = scene.vantage is Vantage.LOCAL
     scene = replace(scene, sport=_usual(scene.sport))
@@ -107,12 +107,13 @@ def _to_client(walk: Walk, scene: Scene, states: States, dport: int) -> States:
         back.update(here)
     for way, coming in by_interface(scene, away):
         inside = replace(scene, iif=way, oif=None, uid=None)
+        coming = directly(scene, way, coming, silent)
         through = inside if local else replace(inside, oif=_answered(scene))
         coming = answered(walk, inside, _received(walk, through, coming, dport))
         if local:
             back.update(hook(walk, inside, INPUT, coming, dport, late=True))
             continue
-        coming = hook(walk, through, FORWARD, coming, dport, late=True)
+        coming = hook(walk, through, FORWARD, forwarded(walk, inside, coming), dport, late=True)
         back.update(_sent_out(walk, through, coming, dport))
     return back
 

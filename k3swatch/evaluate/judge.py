@@ -12,6 +12,7 @@ from k3swatch.evaluate.listeners import behind, taken
 from k3swatch.evaluate.packet import Scene, scene
 from k3swatch.evaluate.programs import attached
 from k3swatch.evaluate.ties import told
+from k3swatch.evaluate.unrouted import unrouted
 from k3swatch.evaluate.walk import Walk
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.port import LOCAL, Address, Host, ProtectedPort, family_of
@@ -71,6 +72,7 @@ def _judge_port(walk: Walk, host: Host, port: ProtectedPort, source: Address | N
     found.extend(attached(host, port, judged))
     for family in Family:
         found.extend(unread(host, judged, family))
+        found.extend(unrouted(host, judged, family))
     # a floating address that is elsewhere now: nothing here to divert, and nothing served either
     absent = bool(host.addresses) and not addresses
     return PortVerdict(port, _together(found), tuple(judged), absent or not served)

@@ -84,8 +84,9 @@ def offset(register: int) -> int:
 
 NEXT = Verdict(Code.CONTINUE)
 _IDLE = (Counter, Log, Last)  # what comes before these may still be the statement the rule is there for
-# Our own verdicts, beyond the kernel's: a mapping was set up (the walk goes on in its shadow); refused with an answer.
-MAPPED, REJECTED = 1000, 1001
+# Our own verdicts, beyond the kernel's: a mapping was set up (the walk goes on in its shadow); refused with an answer;
+# dropped, which has been noted.
+MAPPED, REJECTED, GONE = 1000, 1001, 1002
 Handler = Callable[[Context, Any, Path], list[Path]]  # Any: each takes its own expression type
 
 

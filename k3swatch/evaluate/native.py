@@ -22,7 +22,7 @@ from k3swatch.evaluate.cells import (
 from k3swatch.evaluate.cube import Kind, Var
 from k3swatch.evaluate.fib import interface_cells, load_fib
 from k3swatch.evaluate.header import environment, load_payload, source_address, source_port
-from k3swatch.evaluate.machine import Context, Path, decided, ended, maybe, split
+from k3swatch.evaluate.machine import Context, Path, ended, maybe, split
 from k3swatch.evaluate.packet import (
     RAW_CONNTRACK,
     SAME_PRIORITY,
@@ -31,6 +31,7 @@ from k3swatch.evaluate.packet import (
     Turn,
     has_connection,
 )
+from k3swatch.evaluate.queues import handed
 from k3swatch.model.expr import (
     Bitwise,
     Byteorder,
@@ -55,7 +56,7 @@ IFNAMSIZ = 16
 def immediate(context: Context, expr: Immediate, path: Path) -> list[Path]:
     """nft_immediate_eval."""
     if expr.dreg == 0 and expr.verdict is not None:
-        return [decided(path, expr.verdict)]
+        return handed(context, path, expr.verdict)
     path.write(expr.dreg, expr.data)
     return [path]
 

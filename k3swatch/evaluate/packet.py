@@ -21,6 +21,12 @@ from k3swatch.model.words import Family, Mechanism, Protocol, Vantage
 
 NAT_DST, NAT_SRC = -100, 100  # NF_IP_PRI_NAT_DST, _SRC
 EPHEMERAL: Ranges = ((32768, 60999),)  # net.ipv4.ip_local_port_range, as it is by default
+NO_MARK: Cells = (
+    0,
+    0,
+    0,
+    0,
+)  # of an answer: its socket's, which is nobody's to set but the server's (SO_MARK)
 RAW_CONNTRACK = -200  # NF_IP_PRI_CONNTRACK: before it no rule sees a connection
 
 
@@ -76,6 +82,7 @@ class Packet:
     turned: Turned | None = None  # it goes elsewhere by now
     balanced: bool = False  # IPVS has had it, and left it on this host
     reached: tuple[bytes, int] | None = None  # after the first packet: where the connection ends
+    given: bool = False  # TPROXY has given it to a socket
     connected: bool = True  # after the first packet: conntrack has a connection for it
     offloaded: bool = False  # after the first packet: to a flowtable, which bypasses what hooks there are
 

@@ -8,7 +8,7 @@ next rule. What a rule asks that is not known may hold or not.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from k3swatch.evaluate.cells import equal, known, masked, within
@@ -39,10 +39,10 @@ from k3swatch.model.routing import (
 )
 from k3swatch.model.words import Family
 
-_REFUSING = {RTN_BLACKHOLE: "blackhole", RTN_UNREACHABLE: "unreachable", RTN_PROHIBIT: "prohibit"}
+REFUSING = {RTN_BLACKHOLE: "blackhole", RTN_UNREACHABLE: "unreachable", RTN_PROHIBIT: "prohibit"}
 _ACTIONS = {BLACKHOLE: "blackhole", UNREACHABLE: "unreachable", PROHIBIT: "prohibit"}
 _HERE = (RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST)
-_NOBODY = (RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST)  # no client has such an address
+NOBODY = (RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST)  # no client has such an address
 _USUAL = (0, 32766, 32767)  # priorities of the rules that are always there
 
 
@@ -58,15 +58,23 @@ class Way:
     steps: tuple[PathStep, ...] = ()
 
 
-Parts = dict[tuple[Family, int, int], list[tuple[Route | None, Ranges]]]
+Tabled = tuple[Route | None, Ranges]  # None: addresses that a table has no answer for
+Parts = dict[tuple[Family, int, int, bytes], list[Tabled]]
+Parting = Callable[[Sequence[Route], Family, int], list[Tabled]]
 
 
 def ways(
-    routing: Routing, scene: Scene, packet: Packet, cubes: Sequence[Cube], parts: Parts
+    routing: Routing,
+    scene: Scene,
+    packet: Packet,
+    cubes: Sequence[Cube],
+    parts: Parts,
+    parting: Parting | None = None,
 ) -> list[tuple[Way, list[Cube]]]:
     """Every way for this packet, each with the cubes it holds for; together they are `cubes` again.
 
-    It goes to an address that is known, or to the client. `parts` remembers what has been worked out about tables.
+    It goes to an address that is known, or to the client. `parts` remembers what has been worked out about tables: of
+    each one where it refuses, or what else `parting` tells apart.
     """
     rules = routing.ordered[scene.family]
     found: dict[Way, list[Cube]] = {}
@@ -81,7 +89,9 @@ def ways(
         todo += [(position + 1, each) for each in outside]
         for each in inside:
             if rule.action == TO_TABLE:
-                todo += _in_table(routing, scene, packet, rule, each, position, found, parts)
+                source = known(source_address(scene, packet)) if routing.sourced else None
+                known_parts = _parted(routing, rule, parts, parting or _parts, source)
+                todo += _in_table(routing, scene, packet, rule, each, position, found, known_parts)
             elif rule.action == GOTO:
                 targets = [
                     at for at, other in enumerate(rules) if other.priority >= rule.goto and at > position
@@ -99,16 +109,32 @@ def refuses(routing: Routing, family: Family, parts: Parts) -> bool:
     for rule in routing.ordered[family]:
         if rule != PolicyRule(family, rule.priority, TO_TABLE, rule.table):
             return True
-        if any(route is not None for route, _ in _table_parts(routing, rule, parts)):
+        if (family, rule.table) in routing.sourced:
+            if any(route.type in REFUSING for route in routing.tables[family, rule.table]):
+                return True
+        elif any(route is not None for route, _ in _parted(routing, rule, parts, _parts, None)):
             return True
     return False
 
 
-def _table_parts(routing: Routing, rule: PolicyRule, parts: Parts) -> list[tuple[Route | None, Ranges]]:
-    key = (rule.family, rule.table, rule.suppress)
+def _parted(
+    routing: Routing, rule: PolicyRule, parts: Parts, parting: Parting, source: bytes | None
+) -> list[Tabled]:
+    """A table for all destinations. `source`: of the packets, where it is known; None: routes for any source count."""
+    place = (rule.family, rule.table)
+    if source is None or place not in routing.sourced:
+        source = b""
+    key = (*place, rule.suppress, source)
     if key not in parts:
-        parts[key] = _parts(routing.tables.get(key[:2], ()), rule.family, rule.suppress)
+        routes = routing.tables.get(place, ())
+        if source:
+            routes = [each for each in routes if each.source is None or _has(each.source, source)]
+        parts[key] = parting(routes, rule.family, rule.suppress)
     return parts[key]
+
+
+def _has(prefix: Prefix, address: bytes) -> bool:
+    return prefix.low <= int.from_bytes(address) <= prefix.high
 
 
 def stays(routing: Routing, family: Family, address: bytes) -> bool:
@@ -128,44 +154,65 @@ def _in_table(
     cube: Cube,
     position: int,
     found: dict[Way, list[Cube]],
-    parts: Parts,
+    parts: list[Tabled],
 ) -> list[tuple[int, Cube]]:
     """Look the destination up; returns what the next rule is asked about."""
     address = known(destination_address(scene, packet))
-    if address is not None:
-        route = routing.lookup(scene.family, rule.table, int.from_bytes(address))
-        if route is None or route.type == RTN_THROW or route.prefix.length <= rule.suppress:
-            return [(position + 1, cube)]
-        found.setdefault(_way(scene, rule, route), []).append(cube)
-        return []
     onward: list[tuple[int, Cube]] = []
+    if address is not None:
+        left = [cube]
+        for candidate in routing.candidates(scene.family, rule.table, int.from_bytes(address)):
+            taking, left = _sent_from(scene, packet, candidate, left)
+            if candidate.type == RTN_THROW or candidate.prefix.length <= rule.suppress:
+                onward += [(position + 1, each) for each in taking]
+            elif taking:
+                found.setdefault(_way(scene, rule, candidate), []).extend(taking)
+        return [*onward, *((position + 1, each) for each in left)]
     cubes = [cube]
-    for refusing, ranges in _table_parts(routing, rule, parts):
+    for route, ranges in parts:
         rest: list[Cube] = []
         for each in cubes:
             inside, outside = each.split([(scene.saddr, ranges)])
             rest += outside
-            if inside is not None and refusing is None:
+            if inside is not None and route is None:
                 onward.append((position + 1, inside))
-            elif inside is not None and refusing is not None:
-                found.setdefault(_way(scene, rule, refusing), []).append(inside)
+            elif inside is not None and route is not None:
+                found.setdefault(_way(scene, rule, route), []).append(inside)
         cubes = rest
     if cubes:
         found.setdefault(Way(), []).extend(cubes)
     return onward
 
 
-def _parts(routes: Sequence[Route], family: Family, suppress: int) -> list[tuple[Route | None, Ranges]]:
+def _sent_from(
+    scene: Scene, packet: Packet, route: Route, cubes: list[Cube]
+) -> tuple[list[Cube], list[Cube]]:
+    """Those that a route is for, by where they come from, and the others."""
+    if route.source is None:
+        return cubes, []
+    size, cells = scene.family.length, source_address(scene, packet)
+    low, high = route.source.low.to_bytes(size), route.source.high.to_bytes(size)
+    taking: list[Cube] = []
+    others: list[Cube] = []
+    for cube in cubes:
+        box = within(cells, low, high, cube)
+        inside, outside = (None, [cube]) if box is None else cube.split(box)
+        taking += [inside] if inside is not None else []
+        others += outside
+    return taking, others
+
+
+def _parts(routes: Sequence[Route], family: Family, suppress: int) -> list[Tabled]:
     """The destinations for which a table refuses, by route, and (None) those for which it has no answer. All others
     are led somewhere; where to does not matter.
     """
     whole: Ranges = ((0, (1 << family.length * 8) - 1),)
-    routes = [route for route in routes if route.type not in _NOBODY]
-    found: list[tuple[Route | None, Ranges]] = []
+    routes = [route for route in routes if route.type not in NOBODY]
+    found: list[Tabled] = []
     none: list[tuple[int, int]] = []
     for place, route in enumerate(routes):
         silent = route.type == RTN_THROW or route.prefix.length <= suppress
-        if not silent and route.type not in _REFUSING:
+        if not silent and route.type not in REFUSING:
             continue
         own: Ranges = ((route.prefix.low, route.prefix.high),)
         before = [
@@ -242,7 +289,7 @@ def _way(scene: Scene, rule: PolicyRule, route: Route) -> Way:
         return Way(here=True)
     own = () if rule.priority in _USUAL else (_said(rule),)
     step = _route_said(scene, route)
-    if route.type in _REFUSING:
+    if route.type in REFUSING:
         return Way(refused=True, steps=(*own, step))
     return Way(interface=route.interface, gateway=route.gateway, steps=(*own, step))
 
@@ -254,8 +301,9 @@ def _nowhere(packet: Packet) -> Way:
 def _route_said(scene: Scene, route: Route) -> PathStep:
     """`default via 192.168.1.200 dev eth0`, as ip(8) shows it."""
     names = {interface.index: interface.name for interface in scene.host.interfaces}
-    words = [_REFUSING[route.type]] if route.type in _REFUSING else []
+    words = [REFUSING[route.type]] if route.type in REFUSING else []
     words.append(_prefix_said(route.prefix, route.family))
+    words += [f"from {_prefix_said(route.source, route.family)}"] if route.source else []
     words += [f"via {ipaddress.ip_address(route.gateway)}"] if len(route.gateway) in (4, 16) else []
     words += [f"dev {names.get(route.interface, f'#{route.interface}')}"] if route.interface else []
     table = TABLES.get(route.table, str(route.table))

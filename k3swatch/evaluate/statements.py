@@ -11,6 +11,7 @@ from k3swatch.evaluate.header import DADDR, SADDR, load_payload
 from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Path, ended, maybe, meter, with_mark
 from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import RAW_CONNTRACK, SAME_PRIORITY, Turn, has_connection
+from k3swatch.evaluate.queues import queued
 from k3swatch.model.expr import (
     Code,
     Connlimit,
@@ -35,10 +36,14 @@ def reject(context: Context, expr: Reject, path: Path) -> list[Path]:
 
 
 def queue(context: Context, expr: Queue, path: Path) -> list[Path]:
-    """nft_queue_eval: a program in user space decides."""
-    context.emit(
-        Fate.UNKNOWN, path.packet, path.cube, why=f"handed to a program (nfqueue {expr.num}), which decides"
-    )
+    """nft_queue_eval, nft_queue_sreg_eval."""
+    bypass = bool(expr.flags & 1)  # NFT_QUEUE_FLAG_BYPASS
+    if expr.sreg is None:
+        return queued(context, path, expr.num, expr.total, bypass)
+    number = known(path.read(expr.sreg, 2))
+    if number is not None:
+        return queued(context, path, int.from_bytes(number, "little"), 1, bypass)
+    context.emit(Fate.UNKNOWN, path.packet, path.cube, why="handed to a program (nfqueue), which decides")
     return [ended(path, Verdict(Code.ACCEPT))]
 
 

@@ -57,6 +57,8 @@ def _give(context: Context, path: Path, address: bytes | None, ports: Ports) -> 
     ways = [path] if taken else maybe(path, f"a transparent socket listens on port {port}", Kind.OPAQUE)
     away = port != path.packet.dport or not is_local(context.scene.host, low)
     for way in ways:
+        if way.verdict is None:
+            way.packet = replace(way.packet, given=True)
         if away and way.verdict is None and way.packet.shadow is None:
             target = Target(low, low, port, port)
             context.emit(Fate.MAPPED, way.packet, way.cube, Mechanism.TPROXY, target)

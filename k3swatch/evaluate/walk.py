@@ -16,7 +16,7 @@ from k3swatch.evaluate import lookups, mapping, native, statements, tproxy, xtab
 from k3swatch.evaluate.blind import LONG, blind
 from k3swatch.evaluate.cube import Cube, simplify
 from k3swatch.evaluate.index import Index
-from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Handler, Path, perform
+from k3swatch.evaluate.machine import GONE, MAPPED, REJECTED, Context, Handler, Path, perform
 from k3swatch.evaluate.mapping import needs_conntrack
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import Packet, Scene, Turn
@@ -113,6 +113,7 @@ class Walk:
         self.hooks: dict[tuple[int, Family, bool], list[BaseChain]] = {}  # base chains in the kernel's order
         self.turn = Turn.FIRST
         self.parts: Parts = {}  # of the routing tables
+        self.leads: Parts = {}  # the same by interface
         self.refuses: dict[Family, bool] = {}  # whether routing refuses anybody his answers
         self.phased = (
             False  # a rule was run that may treat a later packet of the client otherwise than the first
@@ -287,15 +288,9 @@ class Walk:
         elif verdict.code == REJECTED:
             for cube in cubes:
                 self.note(Fate.REJECTED, packet, cube, (*stack, rule))
-        else:
-            low = verdict.code & 0xFF
-            why = (
-                "handed to a program (nfqueue), which decides"
-                if low == Code.QUEUE
-                else f"verdict {verdict.code}"
-            )
+        elif verdict.code != GONE:
             for cube in cubes:
-                self.note(Fate.UNKNOWN, packet, cube, (*stack, rule), why=why)
+                self.note(Fate.UNKNOWN, packet, cube, (*stack, rule), why=f"verdict {verdict.code}")
 
     def _jump(
         self,

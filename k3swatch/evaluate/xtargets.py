@@ -12,10 +12,11 @@ from k3swatch.evaluate.machine import REJECTED, Context, Path, ended, unreadable
 from k3swatch.evaluate.mapping import NETMAP, map_to, redirect_to, source_nat
 from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import has_connection
+from k3swatch.evaluate.queues import handed, queued
 from k3swatch.evaluate.statements import notrack, synproxy
 from k3swatch.evaluate.tproxy import xt_tproxy
 from k3swatch.model import xt
-from k3swatch.model.expr import Code, Verdict, XtTarget
+from k3swatch.model.expr import Verdict, XtTarget
 from k3swatch.model.words import Mechanism
 
 
@@ -35,11 +36,9 @@ def target(context: Context, expr: XtTarget, path: Path) -> list[Path]:
     if isinstance(spec, xt.EtherNat | xt.EtherMark):
         return ebtables.target(context, spec, path)
     if isinstance(spec, xt.XtStandard):
-        return [ended(path, Verdict(spec.code, spec.chain))]
+        return handed(context, path, Verdict(spec.code, spec.chain))
     if isinstance(spec, xt.XtQueue):
-        words = f"handed to a program (nfqueue {spec.num}), which decides"
-        context.emit(Fate.UNKNOWN, path.packet, path.cube, why=words)
-        return [ended(path, Verdict(Code.ACCEPT))]
+        return queued(context, path, spec.num, spec.total, spec.bypass)
     if isinstance(spec, xt.AnyMark):
         after = Var(f"mark {context.rule_id}", ((0, 2**32 - 1),), Kind.ENVIRONMENT, spec.words)
         return with_mark(path, little(after, 4))

@@ -1,7 +1,9 @@
-"""What a snapshot keeps beside raw messages, as values: BPF programs, and whose the listening sockets are.
+"""What a snapshot keeps beside raw messages, as values: BPF programs, whose the listening sockets are, and who reads
+queues of packets, by the port id of his socket.
 
 {"programs": [{"hook": "xdp", "place": "eth0", "id": 12, ...}],
- "owners": [{"inode": 5, "path": "/system.slice/k3s.service", "holders": [[10, "/usr/local/bin/k3s"]]}]}
+ "owners": [{"inode": 5, "path": "/system.slice/k3s.service", "holders": [[10, "/usr/local/bin/k3s"]]}],
+ "readers": [[812, "/usr/bin/suricata (pid 812)"]]}
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Any
 
 from k3swatch.errors import DecodeError
 from k3swatch.live.holders import MOST, look_up
+from k3swatch.live.nfqueue import readers
 from k3swatch.live.programs import Programs
 from k3swatch.model.port import Holder, Host, ListeningSocket, Program
 
@@ -39,7 +42,12 @@ def read(host: Host) -> Document:
         }
         for socket in known.values()
     ]
-    return {"programs": [asdict(each) for each in programs], "owners": owners, "unreadable": list(unreadable)}
+    return {
+        "programs": [asdict(each) for each in programs],
+        "owners": owners,
+        "readers": list(readers({each.portid for each in host.queues or ()}).items()),
+        "unreadable": list(unreadable),
+    }
 
 
 def put(host: Host, document: object) -> Host:
@@ -53,9 +61,13 @@ def put(host: Host, document: object) -> Host:
         owners = {int(one["inode"]): one for one in document["owners"]}
         sockets = host.sockets and tuple(_owned(each, owners.get(each.inode)) for each in host.sockets)
         unreadable = (*host.unreadable, *(str(line) for line in document["unreadable"]))
+        names = {int(portid): str(name) for portid, name in document.get("readers", ())}
     except (KeyError, TypeError, ValueError) as error:
         raise DecodeError(f"snapshot: host: beside: {error!r}") from None
-    return replace(host, programs=programs, sockets=sockets, unreadable=unreadable)
+    queues = host.queues and tuple(
+        replace(each, reader=names.get(each.portid, each.reader)) for each in host.queues
+    )
+    return replace(host, programs=programs, sockets=sockets, unreadable=unreadable, queues=queues)
 
 
 def _program(one: Document) -> Program:

@@ -6,7 +6,8 @@ document.
      "nf_tables": {"tables": [], "chains": [], "rules": [], "sets": [], "elements": []},
      "legacy": ["ip6 nat"], "xtables": [{"family": "ip", "table": "nat", "info": [], "entries": []}],
      "host": {"name": "node1", "addresses": [], "links": [], "tcp": [], "udp": [], "unreadable": [],
-              "routes": [], "rules": [], "ipvs": [], "bridge": {"ip": "1", "ip6": "1"}, "beside": {}}}
+              "routes": [], "rules": [], "ipvs": [], "bridge": {"ip": "1", "ip6": "1"}, "queues": [],
+              "sysctls": [], "partial": false, "beside": {}}}
 
 Every message (and every iptables-legacy table, under xtables) is base64 of what the kernel sent, so nothing
 is lost that this version does not understand. `legacy` names the legacy tables that could not be read.
@@ -80,6 +81,9 @@ def capture(source: NftablesSource, taken_at: float) -> Document:
                 "rules": _encode(host.rules),
                 "ipvs": _encode(host.ipvs),
                 "bridge": host.bridge,
+                "queues": _encode(host.queues),
+                "sysctls": _encode(host.sysctls),
+                "partial": host.partial,
                 "unreadable": list(host.unreadable),
                 "beside": beside.read(decode_host(host)),
             },

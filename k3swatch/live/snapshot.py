@@ -183,5 +183,6 @@ def _raw_host(document: Document) -> RawHost:
     virtual = read("ipvs") if "ipvs" in document else []  # a snapshot from before it was read
     calls = document.get("bridge", {})
     bridge = {str(key): str(value) for key, value in calls.items()} if isinstance(calls, dict) else {}
-    routes, rules = read("routes"), read("rules")
-    return RawHost(name, addresses, links, tcp, udp, unreadable, routes, rules, virtual, bridge)
+    partial = document.get("partial") is True
+    later = (read("routes"), read("rules"), virtual, bridge, read("queues"), read("sysctls"), partial)
+    return RawHost(name, addresses, links, tcp, udp, unreadable, *later)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from k3swatch.model.ipvs import VirtualServer
+from k3swatch.model.queue import PacketQueue
 from k3swatch.model.routing import Routing
+from k3swatch.model.sysctl import NONE_READ, Sysctls
 from k3swatch.model.words import Family, Protocol
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -152,8 +154,13 @@ class Host:
     unreadable: tuple[str, ...] = field(default=())  # what could not be read, one line each
     programs: tuple[Program, ...] = ()  # those that could send a connection elsewhere
     routing: Routing | None = None  # None: could not be read
+    unrouted: str = ""  # what of the routes and policy rules could not be read, and why
     services: tuple[VirtualServer, ...] | None = ()  # of IPVS, those that matter; None: could not be read
     bridge_calls: frozenset[Family] = frozenset()  # every bridge does so: net.bridge.bridge-nf-call-*
+    queues: tuple[PacketQueue, ...] | None = (
+        None  # of packets, those that programs read; None: could not be read
+    )
+    sysctls: Sysctls = NONE_READ
 
     def local(self) -> frozenset[Address]:
         """Every address of this host, loopback included."""

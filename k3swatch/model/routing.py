@@ -5,7 +5,7 @@ Named as `uapi/linux/rtnetlink.h` and `fib_rules.h` have them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,7 @@ RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW = range(6, 10)
 REFUSING = frozenset({RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT})
 TO_TABLE, GOTO, NOP, BLACKHOLE, UNREACHABLE, PROHIBIT = 1, 2, 3, 6, 7, 8  # FR_ACT_*
 
-MAIN = 254  # RT_TABLE_MAIN
+MAIN, LOCAL = 254, 255  # RT_TABLE_MAIN, RT_TABLE_LOCAL
 TABLES = {253: "default", 254: "main", 255: "local"}
 
 
@@ -31,7 +31,8 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route (RTM_NEWROUTE). `interface` is 0 and `gateway` empty where it has several next hops, or none."""
+    """One route (RTM_NEWROUTE). `interface` is 0 and `gateway` empty where it has several next hops, or none; `source`:
+    for packets from there only (IPv6)."""
 
     family: Family
     table: int
@@ -40,6 +41,7 @@ class Route:
     interface: int = 0
     gateway: bytes = b""
     metric: int = 0
+    source: Prefix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +74,43 @@ class Routing:
 
     rules: tuple[PolicyRule, ...] = ()
     routes: tuple[Route, ...] = ()
+    partial: bool = False  # too many routes: of tables other than `local`, only those that refuse are here
 
     @cached_property
     def tables(self) -> dict[tuple[Family, int], Sequence[Route]]:
-        """The routes of each table, in the order in which they are preferred: longest prefix, then lowest metric."""
+        """The routes of each table, in the order in which they are preferred: longest prefix, then longest source (as
+        fib6_node_lookup tries them), then lowest metric."""
         found: dict[tuple[Family, int], list[Route]] = {}
-        for route in sorted(self.routes, key=lambda each: (-each.prefix.length, each.metric)):
+        for route in sorted(self.routes, key=_preference):
             found.setdefault((route.family, route.table), []).append(route)
         return dict(found)
 
     @cached_property
-    def _by_length(self) -> dict[tuple[Family, int], dict[int, dict[int, Route]]]:
-        found: dict[tuple[Family, int], dict[int, dict[int, Route]]] = {}
+    def sourced(self) -> frozenset[tuple[Family, int]]:
+        """The tables with routes that are for some sources only."""
+        return frozenset((route.family, route.table) for route in self.routes if route.source is not None)
+
+    @cached_property
+    def _by_length(self) -> dict[tuple[Family, int], dict[int, dict[int, list[Route]]]]:
+        found: dict[tuple[Family, int], dict[int, dict[int, list[Route]]]] = {}
         for key, routes in self.tables.items():
             lengths = found.setdefault(key, {})  # longest first, as in `tables`
             for route in routes:
-                lengths.setdefault(route.prefix.length, {}).setdefault(route.prefix.low, route)
+                lengths.setdefault(route.prefix.length, {}).setdefault(route.prefix.low, []).append(route)
         return found
 
-    def lookup(self, family: Family, table: int, address: int) -> Route | None:
-        """The route of a table for one address: the longest prefix that has it."""
+    def candidates(self, family: Family, table: int, address: int) -> Iterator[Route]:
+        """The routes of a table that an address may take, best first: those for some sources, then the one for all."""
         bits = family.length * 8
         for length, routes in self._by_length.get((family, table), {}).items():
-            route = routes.get(address >> (bits - length) << (bits - length))
-            if route is not None:
-                return route
-        return None
+            for route in routes.get(address >> (bits - length) << (bits - length), ()):
+                yield route
+                if route.source is None:
+                    return
+
+    def lookup(self, family: Family, table: int, address: int) -> Route | None:
+        """The route of a table for one address, whoever sends: the longest prefix that has it."""
+        return next((each for each in self.candidates(family, table, address) if each.source is None), None)
 
     @cached_property
     def ordered(self) -> dict[Family, Sequence[PolicyRule]]:
@@ -108,3 +121,7 @@ class Routing:
             )
             for family in Family
         }
+
+
+def _preference(route: Route) -> tuple[int, int, int]:
+    return (-route.prefix.length, -(route.source.length if route.source else -1), route.metric)

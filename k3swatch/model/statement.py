@@ -149,11 +149,12 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """NFTA_QUEUE_*: to a program in user space; flags 1: bypass when nobody listens."""
+    """NFTA_QUEUE_*: to a program in user space; flags 1: bypass when nobody listens. `sreg`: the number is there."""
 
     num: int = 0
     total: int = 1
     flags: int = 0
+    sreg: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def _bpf(finding: Finding) -> Step:
 
 
 def _unruled(findings: Sequence[Finding]) -> Step:
-    """A route, a policy rule, a tc action: nothing that netfilter's tools could change."""
+    """A route, a policy rule, a sysctl, a tc action: nothing that netfilter's tools could change."""
     last = [each.rule for each in findings if each.rule is not None and not ruled(each.rule)]
     lines: list[str] = []
     for step in last:
@@ -110,6 +110,9 @@ def _unruled(findings: Sequence[Finding]) -> Step:
             ]
         elif step.family == "route":
             lines += ["ip -d rule show; ip -6 -d rule show", "ip -d route show table all"]
+        elif step.family == "sysctl":
+            name = step.rule.partition(" =")[0]
+            lines.append(command("sysctl", name, name.replace(step.chain.replace(".", "/"), "all")))
     what = escape(" ".join(filter(None, (last[0].table, last[0].chain, last[0].rule))), 160)
     text = f"It is no rule of netfilter ({last[0].family} {what}): look, and change it with what made it."
     return Step(StepKind.RULES, text, joined(lines))

@@ -22,6 +22,7 @@ _TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
 _RTNLGRP_LINK, _RTNLGRP_TC, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR = 1, 4, 5, 9
 _RTNLGRP_IPV4_RULE, _RTNLGRP_IPV6_RULE = 8, 19
 _LONGEST = 64 << 20
+_RT_TABLE_LOCAL = 255
 _REFUSING = (6, 7, 8)  # RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT
 _MANY_ROUTES = 2 << 20  # some 20,000: more than that is a router's
 
@@ -50,6 +51,20 @@ def routes() -> list[bytes]:
         found = [netlink.dump(_RTM_GETROUTE, bytes([family]) + bytes(11), _MANY_ROUTES) for family in (2, 10)]
     if None in found:
         raise SourceError(f"rtnetlink: more than {_MANY_ROUTES >> 20} MB of routes")
+    return [message for each in found for message in each or ()]
+
+
+def local_routes() -> list[bytes]:
+    """RTM_NEWROUTE messages of the table `local`, IPv4 and IPv6: as many as there are addresses. SourceError when the
+    kernel (before 4.20) does not leave out the others, and they are too many."""
+    with NetlinkSocket(NETLINK_ROUTE, "rtnetlink") as netlink:
+        netlink.strict()
+        found = [
+            netlink.dump(_RTM_GETROUTE, bytes([family, 0, 0, 0, _RT_TABLE_LOCAL]) + bytes(7), _MANY_ROUTES)
+            for family in (2, 10)
+        ]
+    if None in found:
+        raise SourceError(f"rtnetlink: more than {_MANY_ROUTES >> 20} MB of routes in table local")
     return [message for each in found for message in each or ()]
 
 

@@ -25,6 +25,7 @@ _KINDS = {
     "tc": "tc action,",
     "ipvs": "IPVS virtual server,",
     "route": "routing,",
+    "sysctl": "",
 }
 _FROM = {Vantage.EXTERNAL: "from outside", Vantage.LOCAL: "from this host"}
 

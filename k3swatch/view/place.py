@@ -27,6 +27,8 @@ def unruled(step: PathStep) -> str | None:
     if step.family == "route":
         table = escape(step.table, 64)
         return f"policy rule {step.handle}: {rule}" if table == "rule" else f"route {rule} in table {table}"
+    if step.family == "sysctl":
+        return f"sysctl {rule}"
     if step.family == IPVS:
         return f"IPVS virtual server {escape(step.table, 16)} {chain} ({rule})"
     return None

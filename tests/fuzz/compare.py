@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from support.dialer import Dial
 from support.nftrace import NAME, Step, path_to
 
-from fuzz import switches
 from fuzz.places import V4, V6
 from fuzz.rig import Rig, Seen
 from k3swatch.demo.said import NOBODY
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate import judge
 from k3swatch.evaluate.cube import Kind, Var
+from k3swatch.evaluate.hooks import GIVEN
 from k3swatch.evaluate.packet import Scene, scene
 from k3swatch.evaluate.ties import told
 from k3swatch.evaluate.walk import Walk
@@ -33,8 +33,7 @@ from k3swatch.model.words import Mechanism, Protocol, State, Vantage
 
 Place = tuple[ChainRef, int]
 DELIVERED, DIVERTED, BLOCKED, MAYBE = "delivered", "diverted", "blocked", "maybe"
-# what evaluate/findings.py says of a drop that first packets do not meet
-LATE = ("answers are refused", "refused as soon as the connection is there")
+OURS = (V4.host, V6.host, V4.cni0, V6.cni0)
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,8 @@ def compare(rig: Rig, dials: Sequence[Dial], seen: Sequence[Seen]) -> list[Verdi
             for finding in everybody[dial.port]
             if finding.vantage is vantage and dial.address in finding.addresses and not finding.shadowed
         ]
-        complaint = (
-            ""
-            if _redirected(dial, what, said)
-            else exactly(rig, dial, what, said)
-            or roughly(dial, what.answer.where, general, "for everybody: ")
+        complaint = exactly(rig, dial, what, said) or roughly(
+            dial, what.answer.where, general, "for everybody: "
         )
         found.append(Verdict(dial, what, said, complaint))
     return found
@@ -156,7 +152,7 @@ def exactly(rig: Rig, dial: Dial, seen: Seen, said: Judgement) -> str:
     if said.word == BLOCKED:
         if where not in NOBODY:
             return "FALSE ALARM"
-        if _behind_nat(dial, said) or (not refused and _later(said)):
+        if not refused and (_nobody_there(said) or _untraced(said)):
             return ""
         return _same_path("refuses", said, refused)
     if where not in NOBODY:
@@ -170,34 +166,19 @@ def exactly(rig: Rig, dial: Dial, seen: Seen, said: Judgement) -> str:
     return _same_path("diverts", said, mapped)
 
 
-def _behind_nat(dial: Dial, said: Judgement) -> bool:
-    """Whether it does not get as far as the rule that is named: see HAIRPIN, LOOPBACK_ELSEWHERE."""
+def _nobody_there(said: Judgement) -> bool:
+    """Whether nobody is where it was sent, so that there is no answer that could be refused."""
     to, _, port = said.destination.rpartition(":")
     to = to.strip("[]")
-    pods = to.startswith(("10.42.", "fd42:")) and to not in (V4.cni0, V6.cni0)
-    if dial.start == "web" and pods and not switches.HAIRPIN:
-        return True
-    away = pods or to in (V4.other, V6.other)
-    if away and (to not in (V4.other, V6.other, V4.web, V6.web) or port != "6443"):
-        return True  # nobody is there whose answers could be refused
-    return dial.source in (V4.loopback, V6.loopback) and away and not switches.LOOPBACK_ELSEWHERE
+    away = to.startswith(("10.42.", "fd42:", "192.168.1.", "fd00:1:")) and to not in OURS
+    return away and (to not in (V4.other, V6.other, V4.web, V6.web) or port != "6443")
 
 
-def _later(said: Judgement) -> bool:
-    """Whether what is refused is an answer, or what follows it, or not even that: see NO_ANSWER, TPROXY_THEN_NAT."""
-    why = said.findings[0].why or ""
-    if said.findings[0].mechanism is Mechanism.TPROXY and not switches.TPROXY_THEN_NAT:
-        return True
-    return not switches.NO_ANSWER and any(words in why for words in LATE)
-
-
-def _redirected(dial: Dial, seen: Seen, said: Judgement) -> bool:
-    """Whether it went to another of the host's addresses than the one that was judged: see REDIRECT_ELSEWHERE."""
-    own = dial.address in ((V4.cni0, V6.cni0) if dial.start == "web" else (V4.host, V6.host))
-    address, _, port = said.destination.rpartition(":")
-    here = address.strip("[]") in (V4.host, V6.host, V4.cni0, V6.cni0) and port != str(dial.port)
-    there = seen.answer.where in NOBODY or seen.answer.where.endswith(f":{port}")
-    return said.word == BLOCKED and here and there and not own and not switches.REDIRECT_ELSEWHERE
+def _untraced(said: Judgement) -> bool:
+    """Whether it is no rule that refuses: routing does, by a sysctl or because a socket has the packet already."""
+    first = said.findings[0]
+    routed = bool(said.path) and said.path[-1][0].family in ("sysctl", "route")
+    return routed or GIVEN in (first.why or "")
 
 
 def roughly(dial: Dial, where: str, findings: Sequence[Finding], who: str = "") -> str:

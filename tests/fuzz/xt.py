@@ -178,6 +178,11 @@ class Xtables:
             "-m pkttype --pkt-type unicast", "-m conntrack --ctstatus NONE", "-m pkttype ! --pkt-type broadcast",
         )  # fmt: skip
         wanted = {"marks": "mark", "states": "ct"}.get(self.theme, "")
+        if self.theme == "marks" and self.rng.random() < 0.5:
+            return self.rng.choice((  # a match of their own, with a mask: what iptables makes of `-m mark` is nft's
+                "-m connmark --mark 0x10/0x10", "-m connmark ! --mark 0x10/0x10", "-m connmark --mark 0x0/0x20",
+                "-m connmark ! --mark 0x20/0x20",
+            ))  # fmt: skip
         return self.rng.choice([option for option in options if wanted in option])
 
     def target(self, p: Places, table: str, jumps: tuple[str, ...], refuses: bool, tcp: bool) -> str:
@@ -202,6 +207,8 @@ class Xtables:
 
     def _marking(self) -> str:
         mark = self.rng.choice(("0x10", "0x30") if self.theme == "marks" else ("0x10", "0x20", "0x30"))
+        if self.theme == "marks" and self.rng.random() < 0.4:
+            return "-j CONNMARK --set-mark 0x30"
         return self.rng.choice((
             f"-j MARK --set-mark {mark}", f"-j MARK --set-xmark {mark}/0x30", f"-j MARK --or-mark {mark}",
             "-j MARK --and-mark 0x10", f"-j MARK --xor-mark {mark}", f"-j MARK --set-xmark 0x0/{mark}",

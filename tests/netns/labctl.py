@@ -4,12 +4,14 @@ lab portmap ADD|DEL PORT [HOSTIP]    the real CNI plugin, for the pod 10.42.0.24
 lab kube-proxy                       kube-proxy's chains for the cluster's own Services
 lab kube-ext-on | kube-ext-off       the Service's LoadBalancer status names 192.168.1.233, or no longer
 lab flush-cni-dn                     the half fix
+lab reader NUMBER accept|drop        a program on this NFQUEUE, until the ruleset changes again
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from k3swatch.demo import kubernetes
 from k3swatch.demo.netns import Namespace
@@ -26,5 +28,8 @@ match sys.argv[1:]:
         kubernetes.kube_ext_off(host)
     case ["flush-cni-dn"]:
         kubernetes.flush_cni_dn(host)
+    case ["reader", number, verdict]:
+        reader = Path(__file__).resolve().parents[1] / "support" / "queuereader.py"
+        host.run(sys.executable, str(reader), number, verdict)
     case _:
         sys.exit(__doc__)

@@ -51,7 +51,7 @@ class Handles:
 
     def of(self, cause: Cause) -> int | None:
         """The handle of the rule that a case names; None where handles are no matter. LookupError: no such rule."""
-        if cause.family in ("socket", "bpf", "route"):
+        if cause.family in ("socket", "bpf", "route", "sysctl"):
             return None
         chain = self.chains.get(cause.place)
         if chain is None:

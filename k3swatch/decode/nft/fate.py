@@ -12,7 +12,7 @@ from k3swatch.model.expr import Dup, Flow, Fwd, Log, Notrack, Queue, Reject, Syn
 
 _LOG_GROUP, _LOG_PREFIX = 1, 2
 _REJECT_TYPE, _REJECT_CODE = 1, 2
-_QUEUE_NUM, _QUEUE_TOTAL, _QUEUE_FLAGS = 1, 2, 3
+_QUEUE_NUM, _QUEUE_TOTAL, _QUEUE_FLAGS, _QUEUE_SREG = 1, 2, 3, 4
 _DUP_ADDR, _DUP_DEV = 1, 2
 _FWD_DEV, _FWD_ADDR, _FWD_NFPROTO = 1, 2, 3
 
@@ -29,9 +29,9 @@ def reject(attributes: Attributes) -> Reject:
 
 
 def queue(attributes: Attributes) -> Queue:
-    """`queue num 0-3 bypass`."""
+    """`queue num 0-3 bypass`, `queue to tcp dport map @numbers`."""
     num, total = attributes.be16(_QUEUE_NUM, 0), attributes.be16(_QUEUE_TOTAL, 1)
-    return Queue(num, total, attributes.be16(_QUEUE_FLAGS, 0))
+    return Queue(num, total, attributes.be16(_QUEUE_FLAGS, 0), register_or_none(attributes, _QUEUE_SREG))
 
 
 def notrack(attributes: Attributes) -> Notrack:

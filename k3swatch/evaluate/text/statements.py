@@ -163,7 +163,8 @@ def queue(expr: e.Queue) -> str:
     """`queue flags bypass to 1-3`."""
     words = ",".join(word for bit, word in ((1, "bypass"), (2, "fanout")) if expr.flags & bit)
     last = f"-{expr.num + expr.total - 1}" if expr.total > 1 else ""
-    return f"queue{f' flags {words}' if words else ''} to {expr.num}{last}"
+    numbers = f"{expr.num}{last}" if expr.sreg is None else "a number that is looked up"
+    return f"queue{f' flags {words}' if words else ''} to {numbers}"
 
 
 def dynset(expr: e.Dynset, writer: Writer) -> str:
