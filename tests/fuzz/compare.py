@@ -152,7 +152,10 @@ def exactly(rig: Rig, dial: Dial, seen: Seen, said: Judgement) -> str:
     if said.word == BLOCKED:
         if where not in NOBODY:
             return "FALSE ALARM"
-        if not refused and (_nobody_there(said) or _untraced(said)):
+        lonely = (
+            dial.source == V6.loopback
+        )  # nobody answers ::1 over a network, and it may leave (not 127.0.0.1)
+        if not refused and (lonely or _nobody_there(said) or _untraced(said)):
             return ""
         return _same_path("refuses", said, refused)
     if where not in NOBODY:
