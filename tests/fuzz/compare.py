@@ -157,6 +157,8 @@ def exactly(rig: Rig, dial: Dial, seen: Seen, said: Judgement) -> str:
         )  # nobody answers ::1 over a network, and it may leave (not 127.0.0.1)
         if not refused and (lonely or _nobody_there(said) or _untraced(said)):
             return ""
+        if GIVEN in (said.findings[0].why or ""):  # whatever refuses it afterwards, nobody would have got it
+            return ""
         return _same_path("refuses", said, refused)
     if where not in NOBODY:
         if is_delivered(where, dial.port):

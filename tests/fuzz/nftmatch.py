@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from fuzz import switches
 from fuzz.places import Places
 from fuzz.ruleset import NamedSet
 
@@ -138,11 +139,11 @@ class Matches:
             "meta protocol { ip, ip6 }", "meta mark & 0x30 == { 0x10, 0x20 }", "meta mark & 0x30 != { 0x10, 0x30 }",
             "meta l4proto != udp",
         ]  # fmt: skip
-        if spot.hook in ("input", "output"):
+        if spot.hook == "output" or (spot.hook == "input" and switches.SOCKET_AT_INPUT):
             options += ["meta skuid 0", "meta skuid 1000", "meta skuid != 0", "meta skuid { 0, 65534 }"] * 2
         if spot.hook in ("prerouting", "input"):
             options += ["fib daddr . iif type local", "fib daddr . iif type != local"]
-        if spot.hook in ("input", "output", "any"):
+        if spot.hook == "output" or (spot.hook in ("input", "any") and switches.SOCKET_AT_INPUT):
             options += ["meta skuid 0-999", "meta skuid != root"]
         state = rng.choice(("new", "established", "new, established", "untracked", "invalid", "related"))
         options += [

@@ -8,3 +8,7 @@ HALF_TRACKED = True
 
 # The input interface in postrouting chains: answers of this host to a pod, which leave by a bridge, have one.
 IIF_AT_POSTROUTING = False
+
+# The user of the socket in input chains. A connection has one when the server has accepted it, so what a rule refuses
+# of it comes after the first words of a server that, as the one here, does not wait to be spoken to: a race.
+SOCKET_AT_INPUT = False

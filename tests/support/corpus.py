@@ -47,6 +47,8 @@ def node() -> Iterator[Namespace]:
             "route add default via 192.168.1.1",
             "route add default via fd00:1::1",
         )
+        # as kubelet and portmap set them on every node; the corpus does not have them
+        space.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1, ipv4__conf__all__route_localnet=1)
         yield space
 
 

@@ -24,7 +24,8 @@ def one_host(*listening: int) -> Iterator[Namespace]:
             "link set peer0 up",
             "route add default via 192.0.2.2",
         )
-        one.sysctl(ipv4__ip_forward=1)  # as on every node: else what is diverted to another machine gets nowhere
+        # as on every node: else what is diverted to another machine gets nowhere
+        one.sysctl(ipv4__ip_forward=1)
         with one.inside():
             for port in listening:
                 stack.enter_context(socket.create_server(("0.0.0.0", port)))
