@@ -13,7 +13,7 @@ NFTA_CHAIN_TYPE     name
 
 from __future__ import annotations
 
-from k3swatch.decode.attributes import Attributes, text, walk
+from k3swatch.decode.attributes import HEADER, TYPE_MASK, Attributes, text, walk
 from k3swatch.decode.message import NFT_HEADER_LENGTH, nft_message
 from k3swatch.model.expr import Code
 from k3swatch.model.ruleset import BaseChain, ChainRef
@@ -32,8 +32,16 @@ def _device(hook: Attributes) -> str | None:
 
 
 def is_base(raw: bytes) -> bool:
-    """Whether it hangs in a hook; much cheaper than reading it."""
-    return any(kind == _HOOK for kind, _ in walk(raw, "chain", NFT_HEADER_LENGTH))
+    """Whether it hangs in a hook; much cheaper than reading it: a kube-proxy has thousands of chains."""
+    start, end = NFT_HEADER_LENGTH, len(raw)
+    while start + 4 <= end:
+        length, kind = HEADER.unpack_from(raw, start)
+        if length < 4 or start + length > end:
+            break
+        if kind & TYPE_MASK == _HOOK:
+            return True
+        start += length + 3 & ~3
+    return start < end and any(kind == _HOOK for kind, _ in walk(raw, "chain", start))  # says what is wrong
 
 
 def decode_chain(raw: bytes, order: int = 0) -> tuple[ChainRef, BaseChain | None]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from k3swatch.decode.attributes import display, text, walk
+from k3swatch.decode.attributes import attributes, display, text, walk
 from k3swatch.decode.destination import first_destination
 from k3swatch.decode.message import NFPROTO, NFT_HEADER_LENGTH, nft_message
 from k3swatch.errors import DecodeError
@@ -37,7 +37,7 @@ def _rest(raw: bytes, start: int, ref: ChainRef) -> Rule:
     """The rule of a chain that is known, from the attribute at `start`."""
     handle = None
     expressions, userdata = b"", None
-    for kind, value in walk(raw, "rule", start):
+    for kind, value in attributes(raw, "rule", start):
         if kind == _EXPRESSIONS:
             expressions = value
         elif kind == _HANDLE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from k3swatch.evaluate.cube import YES, Box, Cube, Kind, Var, flag
 from k3swatch.evaluate.ranges import EMPTY, Ranges, normal, size
@@ -62,6 +63,12 @@ def known(cells: Sequence[Byte]) -> bytes | None:
 
 def big(var: Var, length: int) -> Cells:
     """All bytes of a number in network order."""
+    return _big(var, var.kind, var.words, length)
+
+
+@lru_cache(maxsize=256)
+def _big(var: Var, kind: Kind, words: str, length: int) -> Cells:
+    """The same; a look asks for the source address thousands of times. Variables are equal whatever their words."""
     return tuple(Part(var, length - 1 - position) for position in range(length))
 
 

@@ -60,6 +60,11 @@ def load_payload(scene: Scene, packet: Packet, base: int, offset: int, length: i
     looped = scene.iif is None or scene.iif.base == ((scene.loopback[0],) * 2,)
     if base == 0 and scene.top is None and looped:
         return None
+    if base == 1 and not packet.patch and SADDR[scene.family] <= offset:  # nothing is asked for more often
+        addresses = [cell for cells in _addresses(scene, packet) for cell in cells]
+        offset_in, end = offset - SADDR[scene.family], offset - SADDR[scene.family] + length
+        if end <= len(addresses):
+            return tuple(addresses[offset_in:end])
     image = {0: _link, 1: _network, 2: _transport}.get(base)
     if image is None:
         return environment(f"@ih,{offset * 8},{length * 8}{scene.turn.value}", length)

@@ -42,7 +42,7 @@ def _chains(walk: Walk, scene: Scene, number: int) -> list[BaseChain]:
     """Those of one hook, asked for once: every address of every vantage passes it."""
     key = (number, scene.family, walk.backwards)
     if key not in walk.hooks:
-        found = walk.ruleset.base_chains(number, scene.family.nfproto)
+        found = walk.base_chains(number, scene.family.nfproto)
         found = [*found, *ipvs.hooked(scene.host, number)]
         walk.hooks[key] = ordered(found, number, walk.backwards)
     return walk.hooks[key]

@@ -66,12 +66,12 @@ def _on(chains: Sequence[BaseChain], device: Interface) -> list[BaseChain]:
 
 
 def _of_bridges(walk: Walk, *hooks: int) -> list[BaseChain]:
-    found = [chain for hook in hooks for chain in walk.ruleset.base_chains(hook, NFPROTO_BRIDGE)]
+    found = [chain for hook in hooks for chain in walk.base_chains(hook, NFPROTO_BRIDGE)]
     return sorted(found, key=lambda chain: (hooks.index(chain.hook), chain.priority))
 
 
 def _upwards(walk: Walk, scene: Scene) -> Iterator[_Step]:
-    chains, host = walk.ruleset.base_chains, scene.host
+    chains, host = walk.base_chains, scene.host
     ingress = [*chains(NETDEV_INGRESS, NFPROTO_NETDEV), *chains(INET_INGRESS, scene.family.nfproto)]
     bridged = _of_bridges(walk, PREROUTING, FORWARD, INPUT)
     if not ingress and not bridged:
@@ -88,7 +88,7 @@ def _upwards(walk: Walk, scene: Scene) -> Iterator[_Step]:
 
 
 def _downwards(walk: Walk, scene: Scene) -> Iterator[_Step]:
-    egress = walk.ruleset.base_chains(NETDEV_EGRESS, NFPROTO_NETDEV)
+    egress = walk.base_chains(NETDEV_EGRESS, NFPROTO_NETDEV)
     bridged = _of_bridges(walk, OUTPUT, POSTROUTING)
     if not egress and not bridged:
         return

@@ -123,6 +123,7 @@ class Walk:
         self._phased: dict[Rule, bool] = {}
         self._known: dict[Hashable, tuple[States, Result, list[Outcome], bool]] = {}
         self._index: dict[ChainRef, Index] = {}
+        self._base: dict[tuple[int, int], tuple[BaseChain, ...]] = {}
 
     def chain(self, scene: Scene, ref: ChainRef, states: States, stack: tuple[Rule, ...] = ()) -> Result:
         """Run one chain."""
@@ -347,14 +348,19 @@ class Walk:
             Outcome(fate, cube, path, mechanism, target, packet.shadow, self.group, why, packet, self.turn)
         )
 
+    def base_chains(self, hook: int, nfproto: int) -> Sequence[BaseChain]:
+        """Those of the ruleset, asked for once: every address of every vantage passes them."""
+        key = (hook, nfproto)
+        if key not in self._base:
+            self._base[key] = tuple(self.ruleset.base_chains(hook, nfproto))
+        return self._base[key]
+
     def tracking(self, family: Family) -> bool:
         """Whether connections are tracked for sure: a rule of a base chain, or one that was read, needs it
         (nf_ct_netns_get).
         """
         chains = [
-            base.ref
-            for hook in range(POSTROUTING + 1)
-            for base in self.ruleset.base_chains(hook, family.nfproto)
+            base.ref for hook in range(POSTROUTING + 1) for base in self.base_chains(hook, family.nfproto)
         ]
         chains += [
             ref for ref in self._index if ref.family.removeprefix(f"{LEGACY} ") in (family.value, "inet")

@@ -55,14 +55,19 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 def frames(datagram: bytes) -> Iterator[bytes]:
     """The messages of one datagram (or of a file of them), each whole and without padding."""
-    start = 0
-    while start < len(datagram):
-        if len(datagram) - start < HEADER.size:
-            raise SourceError(f"netlink: {len(datagram) - start} stray bytes after the last message")
-        (length,) = struct.unpack_from("=I", datagram, start)
-        if not HEADER.size <= length <= len(datagram) - start:
-            raise SourceError(f"netlink: message of length {length}, have {len(datagram) - start}")
-        yield datagram[start : start + length]
+    return (message for *_, message in _headed(datagram))
+
+
+def _headed(datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """The same with type, flags and sequence number of each."""
+    start, end, header = 0, len(datagram), HEADER.unpack_from
+    while start < end:
+        if end - start < HEADER.size:
+            raise SourceError(f"netlink: {end - start} stray bytes after the last message")
+        length, kind, flags, sequence, _ = header(datagram, start)
+        if not HEADER.size <= length <= end - start:
+            raise SourceError(f"netlink: message of length {length}, have {end - start}")
+        yield kind, flags, sequence, datagram[start : start + length]
         start += length + 3 & ~3
 
 
@@ -132,7 +137,7 @@ class NetlinkSocket:
     def ask(self, kind: int, payload: bytes) -> bytes:
         """One question with one answer. Refused (with errno), NotPermitted, Unsupported, SourceError."""
         self._send(kind, NLM_F_REQUEST, payload)
-        for answer in self._answers():
+        for _, answer in self._answers():
             return answer
         raise SourceError(f"{self._what}: an answer without a message")
 
@@ -141,7 +146,7 @@ class NetlinkSocket:
         kind: int,
         payload: bytes,
         longest: int = LONGEST,
-        keep: Callable[[bytes], bool] = lambda message: True,
+        keep: Callable[[bytes], bool] | None = None,
     ) -> list[bytes] | None:
         """All messages of a dump (or those that `keep` wants); None when they are more than `longest` bytes.
 
@@ -151,9 +156,9 @@ class NetlinkSocket:
         self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, payload)
         found: list[bytes] = []
         size, torn = 0, False
-        for answer in self._answers():
-            torn = torn or bool(struct.unpack_from("=H", answer, 6)[0] & NLM_F_DUMP_INTR)
-            if not keep(answer):
+        for flags, answer in self._answers():
+            torn = torn or bool(flags & NLM_F_DUMP_INTR)
+            if keep is not None and not keep(answer):
                 continue
             size += len(answer)
             if size <= longest:
@@ -211,17 +216,16 @@ class NetlinkSocket:
         except OSError as error:
             raise failure(self._what, error.errno or 0) from error
 
-    def _answers(self) -> Iterator[bytes]:
-        """The messages that answer the last request; what is left of an older one is thrown away."""
+    def _answers(self) -> Iterator[tuple[int, bytes]]:
+        """The messages that answer the last request, with their flags; what is left of an older one is thrown away."""
         while True:
-            for message in frames(self._receive()):
-                _, kind, flags, sequence, _ = HEADER.unpack_from(message)
+            for kind, flags, sequence, message in _headed(self._receive()):
                 if sequence != self._sequence or kind == _NLMSG_NOOP:
                     continue
                 if kind in (_NLMSG_ERROR, _NLMSG_DONE):
                     self._end(message, kind, flags)
                     return
-                yield message
+                yield flags, message
             if not self._dumping:
                 return
 

@@ -80,7 +80,7 @@ COMPAT: Final[dict[str, Callable[[Attributes, int], Expr]]] = {
 }
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=8192)
 def decode_expression(raw: bytes, nfproto: int) -> Expr:
     """One expression: the payload of an NFTA_LIST_ELEM. Rules share most of theirs, hence the memory."""
     name = "?"
