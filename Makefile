@@ -46,7 +46,7 @@ $(STAMP): Makefile pyproject.toml | packages
 	@touch $@
 
 test: setup  ## every tier but vm and deb: unit, golden, scenarios, netns (root)
-	K3SWATCH_TIERS=$(TIERS) $(BIN)/pytest --ignore=tests/vm --ignore=tests/deb --ignore=tests/fuzz --numprocesses=2 $(ARGS)
+	K3SWATCH_TIERS=$(TIERS) $(BIN)/pytest --ignore=tests/vm --ignore=tests/deb --ignore=tests/fuzz --numprocesses=3 $(ARGS)
 
 test-unit: setup  ## the tests that need no root, in seconds
 	K3SWATCH_TIERS=unit,golden,scenarios $(BIN)/pytest $(wildcard tests/unit tests/golden tests/scenarios) $(ARGS)

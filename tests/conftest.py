@@ -12,8 +12,8 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 TESTS = REPO / "tests"
 
-# `make test` has two lanes, each one process. These files of tests/netns, and all other tiers, compute; the rest mostly
-# waits: for the timers of a real Alertmanager, for a daemon that looks once a second
+# `make test` has three lanes, each one process. These files of tests/netns, and all other tiers, compute; the rest mostly
+# waits: for a daemon that looks once a second,
 COMPUTING = (
     "test_expression_bytes.py",
     "test_guard.py",
@@ -24,7 +24,19 @@ COMPUTING = (
     "test_who_answers.py",
     "test_xt_blobs.py",
 )
-# and these measure how long something takes: they come last, when nobody computes any more
+# or for the timers of others: of a real Alertmanager, Prometheus, container runtime.
+TIMERS = (
+    "test_alertmanager_pair.py",
+    "test_attribution.py",
+    "test_containerd.py",
+    "test_dashboard.py",
+    "test_demo.py",
+    "test_inhibition.py",
+    "test_k3s_auto.py",
+    "test_sinks_real.py",
+    "test_ways.py",
+)
+# These measure how long something takes: they come last in the longest lane, when nobody computes any more
 MEASURING = ("test_daemon.py", "test_doer.py", "test_probe.py", "test_wakes.py")
 
 
@@ -46,9 +58,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def lane(file: str) -> str:
-    """Which of the two lanes a test file belongs to."""
-    waits = tier_of(REPO / file) == "netns" and Path(file).name not in COMPUTING
-    return "waits" if waits else "computes"
+    """Which of the three lanes a test file belongs to."""
+    name = Path(file).name
+    if tier_of(REPO / file) != "netns" or name in COMPUTING:
+        return "computes"
+    return "timers" if name in TIMERS + MEASURING else "waits"
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which virtual machines do not have
