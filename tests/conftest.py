@@ -12,8 +12,8 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 TESTS = REPO / "tests"
 
-# `make test` has three lanes, each one process. These files of tests/netns, and all other tiers, compute; the rest mostly
-# waits: for a daemon that looks once a second,
+# `make test` has three lanes, each one process. These files of tests/netns, and all other tiers, compute; the rest
+# mostly waits: for a daemon that looks once a second,
 COMPUTING = (
     "test_expression_bytes.py",
     "test_guard.py",
