@@ -121,7 +121,7 @@ def table(where: str, args: argparse.Namespace, results: dict[str, list[dict[str
         f"`make bench-vm`: {args.rounds} x {args.repeats} x {args.count} connections from a client's namespace, as "
         "fast as they go, through a port that nobody protects (7443), through 6443 to its owner, and through 6443 "
         "diverted to a pod. Connections a second in those without a watcher (100%) on one processor, which has the "
-        "watcher's own work to do as well; median, lowest and highest",
+        "watcher's own work to do as well; median, and with several the lowest and highest",
         ("", *inside.WAYS, "its own processor time", "RSS", "PSS"),
     )
     for watcher, sessions in results.items():
@@ -131,7 +131,8 @@ def table(where: str, args: argparse.Namespace, results: dict[str, list[dict[str
         cells = []
         for way in inside.WAYS:
             values = [value for result in sessions for value in relative(result, way)]
-            cells.append(f"{median(values):.0%} ({min(values):.0%} to {max(values):.0%})")
+            spread = f" ({min(values):.0%} to {max(values):.0%})" if len(values) > 1 else ""
+            cells.append(f"{median(values):.0%}{spread}")
         sizes = (mb(median(result[name] for result in sessions)) for name in ("rss", "pss"))
         made.add(watcher, *cells, f"+{median(map(own, sessions)):.0%}", *sizes)
     return made
