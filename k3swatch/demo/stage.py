@@ -6,6 +6,7 @@ All of it lives in the lab's host namespace and in one temporary directory, and 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import sys
@@ -29,6 +30,7 @@ from k3swatch.errors import SourceError
 
 METRICS = "127.0.0.1:10643"
 RULES = "packaging/prometheus"
+_LONGEST = 60
 _NEWGEN = (10 << 8) | 15  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN (`uapi/linux/netfilter/nf_tables.h`)
 _NFTA_GEN_ID = 1
 _NETLINK_NETFILTER = 12  # `uapi/linux/netlink.h`; the socket module has no name for it
@@ -163,7 +165,7 @@ def stage() -> Iterator[Stage]:
     took: dict[str, float] = {}
     begin = time.monotonic()
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="k3w-")))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="k3w-", dir=_place())))
         made = stack.enter_context(lab(kubernetes.CLUSTER_IP))
         kubernetes.kube_proxy(made.host)
         took["lab"] = time.monotonic() - begin
@@ -198,6 +200,11 @@ def stage() -> Iterator[Stage]:
         commits = Commits(made.host)
         stack.callback(commits.close)
         yield Stage(made, node, journald, alertmanager, prometheus, daemon, commits, took)
+
+
+def _place() -> str | None:
+    """Where temporary files are, unless the names of sockets there would be too long (unix(7): 107 bytes)."""
+    return None if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST else "/tmp"
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -96,10 +96,10 @@ def test_a_restart_tells_nothing_twice_and_forgets_nothing(daemon: Daemon, k3s: 
     pod_made(k3s, node)
     daemon.until_said(TAKEN)
     daemon.stop()
-    said = daemon.said()
+    before = told(daemon)
     daemon.start()
     time.sleep(0.5)
-    assert "DIVERTED to" not in daemon.said().removeprefix(said)
+    assert [line for line in told(daemon)[len(before) :] if "DIVERTED to" in line] == []
     who = daemon.status()["incidents"][0]["findings"][0]["culprit"]
     assert (who["pod"], who["confidence"]) == (POD, "high")
     node.service_deleted()

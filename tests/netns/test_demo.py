@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from k3swatch.demo import stage as stages
 from k3swatch.demo.acts import ACTS, OTHER_API, PORTMAP_POD
 from k3swatch.demo.netns import PREFIX, RUN_NETNS
 from k3swatch.demo.screen import Screen
@@ -26,12 +28,25 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """The demo as a child that keeps its files below `tmp_path`; afterwards nothing of it may be left."""
+def place() -> Iterator[Path]:
+    """An empty directory with a short name: there are sockets below it."""
+    with tempfile.TemporaryDirectory(prefix="k3w-demo-") as directory:
+        yield Path(directory)
+
+
+def test_a_long_name_is_no_place_for_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, wanted in (("x", None), ("x" * 100, "/tmp")):
+        monkeypatch.setattr(tempfile, "tempdir", f"/{name}")
+        assert stages._place() == wanted
+
+
+@pytest.fixture
+def demo(place: Path) -> Iterator[subprocess.Popen[str]]:
+    """The demo as a child that keeps its files below `place`; afterwards nothing of it may be left."""
     child = subprocess.Popen(
         [sys.executable, "-m", "k3swatch.cli", "demo"],
         cwd=REPO,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(place)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -42,9 +57,9 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         if child.poll() is None:
             child.terminate()
         child.wait(30)
-    assert not list(tmp_path.iterdir())
+    assert not list(place.iterdir())
     assert not list(RUN_NETNS.glob(f"{PREFIX}-{child.pid}-*"))
-    assert not processes_about(tmp_path)
+    assert not processes_about(place)
 
 
 def processes_about(path: Path) -> list[str]:
