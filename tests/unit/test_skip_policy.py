@@ -72,18 +72,23 @@ def test_each_lane_is_one_process_and_what_measures_comes_last(tmp_path: Path) -
     netns.mkdir(parents=True)
     say = "request.node.user_properties.append(('said', f'{NAME} by {os.getpid()}'))"
     source = f"import os\ndef test_it(request): {say}"
-    for name in ("test_sinks_real", "test_wakes", "test_x", "test_who_answers"):
+    for name in ("test_taken", "test_wakes", "test_ways", "test_x", "test_who_answers"):
         (netns / f"{name}.py").write_text(f"NAME = {name!r}\n{source}\n")
     report = run_tests(tmp_path, f"NAME = 'unit'\n{source}", "unit", "--numprocesses=3")
     said = [line.split(" by ") for line in report.splitlines() if " by " in line]
     assert {name for name, _ in said} == {
         "unit",
-        "test_sinks_real",
+        "test_taken",
         "test_wakes",
+        "test_ways",
         "test_x",
         "test_who_answers",
     }
     process = dict(said)
     assert process["unit"] == process["test_who_answers"]
     assert len({process["unit"], process["test_x"], process["test_wakes"]}) == 3
-    assert [name for name, pid in said if pid == process["test_wakes"]] == ["test_sinks_real", "test_wakes"]
+    assert [name for name, pid in said if pid == process["test_wakes"]] == [
+        "test_ways",
+        "test_wakes",
+        "test_taken",
+    ]
