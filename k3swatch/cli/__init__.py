@@ -9,7 +9,6 @@ Everything but argparse is imported by the command that needs it, so that `check
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -67,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _trace() -> None:
     """The traceback; what it quotes may be anybody's text."""
+    import traceback
+
     from k3swatch.view.escape import escape
 
     for line in traceback.format_exc().splitlines():

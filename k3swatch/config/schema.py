@@ -6,6 +6,7 @@ from k3swatch.config import words
 from k3swatch.config.document import Problems, Value
 from k3swatch.config.reader import Reader
 from k3swatch.config.settings import (
+    MAX_PORTS,
     Alertmanager,
     Config,
     Control,
@@ -30,7 +31,6 @@ K3S_PORTS = (  # as k3swatch/k3s/ports.py calls them
     "etcd-client",
     "etcd-peer",
 )
-MAX_PORTS = 32  # metrics stay under 500 series, and the probe's port map has room
 
 
 def build(tree: Value, path: str, problems: Problems) -> Config:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from k3swatch.model.port import ProtectedPort
 
 DEFAULT_FILE = "/etc/k3swatch/config.yaml"
+MAX_PORTS = 32  # metrics stay under 500 series, and the probe's port map has room
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from k3swatch.attribute.root import Root
-from k3swatch.config.document import Problems, Value, compose
-from k3swatch.errors import ConfigError
 from k3swatch.k3s import settings
 from k3swatch.k3s.settings import Settings
 from k3swatch.model.port import Listener
@@ -151,7 +149,9 @@ def _settings(root: Root, process: _Process) -> Settings:
     layers.append(settings.environment(environment, program))
     named = next((layer["config"][-1] for layer in layers if layer.get("config")), None)
     troubles: list[str] = []
-    layers.append(settings.files(_documents(root, named or f"/etc/rancher/{program}/config.yaml", troubles)))
+    from k3swatch.k3s.files import documents  # only where there is a K3s: it imports yaml
+
+    layers.append(settings.files(documents(root, named or f"/etc/rancher/{program}/config.yaml", troubles)))
     directory = next((d["data-dir"][-1] for d in layers if d.get("data-dir")), f"/var/lib/rancher/{program}")
     etcd = root.exists(f"{directory}/server/db/etcd/config") is True
     read = settings.read(program, process.server, layers, etcd)
@@ -192,27 +192,6 @@ def _fragments(root: Root, unit: str) -> Iterator[str]:
     }
     for name in sorted(names)[:DROP_INS]:
         yield root.text(f"{names[name]}/{unit}.d/{name}", SIZE) or ""
-
-
-def _documents(root: Root, path: str, troubles: list[str]) -> Iterator[dict[str, object]]:
-    names = sorted(name for name in root.names(f"{path}.d") if name.endswith((".yaml", ".yml")))
-    for file in (path, *(f"{path}.d/{name}" for name in names[:DROP_INS])):
-        text = root.text(file, SIZE)
-        if text is None:
-            continue
-        try:
-            tree = _plain(compose(text, file, Problems()))
-        except ConfigError as error:
-            troubles.append(error.problems[0])
-            continue
-        if isinstance(tree, dict):
-            yield tree
-
-
-def _plain(value: Value) -> object:
-    if isinstance(value.data, dict):
-        return {key: _plain(each) for key, each in value.data.items()}
-    return [_plain(each) for each in value.data] if isinstance(value.data, list) else value.data
 
 
 def _listener(process: _Process) -> Listener:

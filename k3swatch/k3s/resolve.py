@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from k3swatch.attribute.root import Root
 from k3swatch.clock import Clock
 from k3swatch.config import Config
-from k3swatch.config.schema import MAX_PORTS
+from k3swatch.config.settings import MAX_PORTS
 from k3swatch.k3s import ports
 from k3swatch.k3s.find import Found, find, signature
 from k3swatch.model.port import ProtectedPort

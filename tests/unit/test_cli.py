@@ -164,11 +164,13 @@ def test_the_default_file_is_found_below_root(tmp_path: Path, capsys: pytest.Cap
 HEAVY = ("bcc", "prometheus_client", "yaml", "sqlite3", "systemd", "http.server", "asyncio", "ssl")
 
 
-def test_what_a_look_imports() -> None:
-    """`check` runs from cron jobs and liveness probes: it must not load what only the daemon needs."""
+def test_what_a_look_imports(tmp_path: Path) -> None:
+    """`check` runs from cron jobs and liveness probes: it must not load what only the daemon needs, or who has a
+    configuration file, or K3s (which is looked for)."""
     done = run(
         code="import sys; from k3swatch import cli; "
-        f"cli.main(['explain', '--snapshot', {SNAPSHOT!r}]); "
+        f"cli.main(['explain', '--root', {str(tmp_path)!r}, '--snapshot', {SNAPSHOT!r}]); "
+        "assert 'k3swatch.k3s.find' in sys.modules; "
         f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
     )
     assert done.stderr.strip() == "[]"
