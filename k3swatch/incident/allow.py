@@ -31,7 +31,7 @@ def _program(pattern: str, finding: Finding) -> bool:
 
 
 def _attached(finding: Finding) -> bool:
-    return finding.rule is not None and finding.rule.family in ("bpf", "tc")
+    return finding.rule is not None and finding.rule.family in ("bpf", "tc", "module")
 
 
 def _applies(allow: Allow, finding: Finding) -> bool:

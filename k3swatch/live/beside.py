@@ -27,6 +27,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "tag": str,
     "uid": (int, type(None)),
     "interface": int,
+    "cgroup": int,
 }
 
 
@@ -71,7 +72,8 @@ def put(host: Host, document: object) -> Host:
 
 
 def _program(one: Document) -> Program:
-    values = {field.name: one[field.name] for field in fields(Program)}
+    values = {"cgroup": 0, **one}  # a snapshot from before it was kept
+    values = {field.name: values[field.name] for field in fields(Program)}
     for name, value in values.items():
         if not isinstance(value, _TYPES[name]):
             raise TypeError(f"program: {name}: {value!r}")

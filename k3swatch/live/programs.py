@@ -1,17 +1,19 @@
-"""The BPF programs that could send a connection elsewhere, wherever this host has some attached.
+"""The BPF programs that could send a connection elsewhere or keep it, wherever this host has some attached.
 
-Asked every time: the network namespace, the root of the control groups, interfaces that carry an address of ours.
-The control groups below the root are many and change rarely: asked again after KEPT seconds.
+Asked every time: the network namespace, netfilter's hooks, the root of the control groups and those that a listener is
+in, interfaces that carry an address of ours. The control groups below the root are many and change rarely: asked again
+after KEPT seconds, or when a listener is in one that is not known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from k3swatch.decode.bpfobjects import Info, decode_filter, decode_info, decode_qdisc
 from k3swatch.errors import DecodeError, SourceError, Unsupported
-from k3swatch.model.port import Host, Interface, Program
+from k3swatch.live.hooked import others
+from k3swatch.model.port import CGROUP_SKB, Host, Interface, Program
 from k3swatch.sources import bpfobjects, procs, rtnetlink
 from k3swatch.sources.bpfobjects import TCX_EGRESS, TCX_INGRESS
 
@@ -24,6 +26,10 @@ _DIALLING = {
     bpfobjects.CGROUP_UDP4_SENDMSG: "sendmsg4",
     bpfobjects.CGROUP_UDP6_SENDMSG: "sendmsg6",
 }
+_SEEING = {
+    bpfobjects.CGROUP_INET_INGRESS: f"{CGROUP_SKB} ingress",
+    bpfobjects.CGROUP_INET_EGRESS: f"{CGROUP_SKB} egress",
+}
 # qdiscs with filters on the way in and out: parent (TC_H_CLSACT or TC_H_INGRESS, and the direction), by kind
 _INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 _PARENTS = {"clsact": ((_INGRESS, "ingress"), (_EGRESS, "egress")), "ingress": ((0xFFFF0000, "ingress"),)}
@@ -35,6 +41,7 @@ class Programs:
     def __init__(self) -> None:
         self._below: list[Program] = []
         self._asked_at: float | None = None
+        self._groups: dict[int, str] = {}  # of listeners: paths by id; empty for one that is not found
         self._infos: dict[int, Info] = {}
         self._quickly: frozenset[Program] = frozenset()
 
@@ -48,23 +55,28 @@ class Programs:
             except Unsupported as error:
                 unreadable.append(f"BPF programs: {error}")
             except (SourceError, DecodeError, OSError) as error:
-                unreadable.append(f"BPF programs of {what}: {error}")
+                unreadable.append(f"{what}: {error}")
             return []
 
-        found = attempt("this host", lambda: _quick(host))
-        self._quickly = frozenset(found)
         mount = procs.cgroup_mount()
-        if mount is not None and (self._asked_at is None or now - self._asked_at > KEPT):
-            self._below = attempt("control groups", lambda: _below(mount))
+        groups = {socket.cgroup for socket in host.sockets or ()} - {0}
+        stale = self._asked_at is None or now - self._asked_at > KEPT
+        if mount is not None and (stale or not groups <= self._groups.keys()):
+            paths = dict(procs.cgroups(mount, GROUPS))
+            self._groups = {**dict.fromkeys(groups, ""), **{n: p for p, n in paths.items() if n in groups}}
+            self._below = attempt("BPF programs of control groups", lambda: _below(mount, paths))
             self._asked_at = now
+        found = attempt("BPF programs of this host", lambda: _quick(host, self._groups))
+        found += attempt("netfilter's hooks", lambda: others(host))
+        self._quickly = frozenset(found)
         found += self._below
-        found += attempt("interfaces", lambda: _on_interfaces(host))
+        found += attempt("BPF programs of interfaces", lambda: _on_interfaces(host))
         return self._named(found[:MOST]), tuple(dict.fromkeys(unreadable))
 
     def moved(self, host: Host) -> bool:
         """Whether those that nothing tells us of are others than in the last `read` (where the kernel tells of XDP and
         tc, the caller is told). Raises what reading raises."""
-        return frozenset(_quick(host)) != self._quickly
+        return frozenset([*_quick(host, self._groups), *others(host)]) != self._quickly
 
     def _named(self, programs: list[Program]) -> tuple[Program, ...]:
         """The same with their names, where those may be asked: a confined daemon may not, but remembers."""
@@ -84,13 +96,16 @@ class Programs:
         )
 
 
-def _quick(host: Host) -> Iterator[Program]:
-    """Those of the network namespace, the root of the control groups and tcx: attached without any event."""
+def _quick(host: Host, groups: Mapping[int, str]) -> Iterator[Program]:
+    """Those of the network namespace, the root of the control groups, the listeners' own `groups` and those above, and
+    tcx: attached without any event."""
     for number in bpfobjects.query_netns(bpfobjects.SK_LOOKUP):
         yield Program("sk_lookup", "netns", number)
     mount = procs.cgroup_mount()
     if mount is not None:
         yield from _dialling(mount, "/")
+        for number, path in groups.items():
+            yield from _seeing(mount, number, path)
     for interface in _carriers(host):
         # what leaves by another interface is no connection to this host
         ways = ((TCX_INGRESS, "tcx ingress"), (TCX_EGRESS, "tcx egress"))
@@ -105,8 +120,17 @@ def _dialling(mount: str, path: str) -> Iterator[Program]:
             yield Program(_DIALLING[kind], path, number)
 
 
-def _below(mount: str) -> Iterator[Program]:
-    for path, _ in procs.cgroups(mount, GROUPS):
+def _seeing(mount: str, group: int, path: str) -> Iterator[Program]:
+    """Those that see the packets of sockets in one control group: attached to it, or to one above it."""
+    while path:
+        for kind, numbers in bpfobjects.query_cgroup(mount + path, tuple(_SEEING)).items():
+            for number in numbers:
+                yield Program(_SEEING[kind], path, number, cgroup=group)
+        path = "" if path == "/" else path.rpartition("/")[0] or "/"
+
+
+def _below(mount: str, paths: Iterable[str]) -> Iterator[Program]:
+    for path in paths:
         if path != "/":
             yield from _dialling(mount, path)
 

@@ -122,14 +122,21 @@ class ListeningSocket:
     transparent: bool | None = None  # IP_TRANSPARENT; None: the kernel does not tell (before 5.10)
 
 
+NETFILTER = "netfilter"  # how the hook of a Program begins that netfilter calls
+UNTOLD = "a BPF program"  # the name of one whose id the kernel does not tell
+CGROUP_SKB = "cgroup_skb"  # the same of one that sees the packets of a control group's sockets
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A BPF program attached where it can send a connection elsewhere. What it does cannot be read.
+    """A BPF program attached where it can send a connection elsewhere or keep it. What it does cannot be read.
 
-    An action of tc that is no BPF has the `id` 0 and its kind (`mirred`, `nat`) as its name.
+    What is no BPF has the `id` 0: an action of tc, with its kind (`mirred`, `nat`) as its name; a kernel module that
+    hooks into netfilter, with the name of the module.
 
-    `hook`: `sk_lookup`, `connect4`, `connect6`, `sendmsg4`, `sendmsg6`, `xdp`, `tc ingress`, `tcx egress`, ...
-    `place`: the interface's name, the cgroup's path, or `netns`: the network namespace itself.
+    `hook`: `sk_lookup`, `connect4`, `connect6`, `sendmsg4`, `sendmsg6`, `xdp`, `tc ingress`, `tcx egress`,
+    `cgroup_skb ingress`, `netfilter ip`, ...
+    `place`: the interface's name, the cgroup's path, netfilter's hook, or `netns`: the network namespace itself.
     """
 
     hook: str
@@ -139,6 +146,7 @@ class Program:
     tag: str = ""  # hash of its instructions, 16 hex digits
     uid: int | None = None  # who loaded it
     interface: int = 0
+    cgroup: int = 0  # of the listeners whose packets it sees: id of their control group
 
 
 @dataclass(

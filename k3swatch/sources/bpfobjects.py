@@ -13,6 +13,7 @@ import os
 from k3swatch.sources.libbpf import failure, library
 
 # enum bpf_attach_type of uapi/linux/bpf.h
+CGROUP_INET_INGRESS, CGROUP_INET_EGRESS = 0, 1
 CGROUP_INET4_CONNECT, CGROUP_INET6_CONNECT, CGROUP_UDP4_SENDMSG, CGROUP_UDP6_SENDMSG = 10, 11, 14, 15
 SK_LOOKUP, TCX_INGRESS, TCX_EGRESS = 36, 46, 47
 

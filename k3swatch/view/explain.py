@@ -23,6 +23,7 @@ _KINDS = {
     "socket": "listening sockets,",
     "bpf": "BPF program,",
     "tc": "tc action,",
+    "module": "kernel module,",
     "ipvs": "IPVS virtual server,",
     "route": "routing,",
     "sysctl": "",

@@ -24,6 +24,8 @@ def unruled(step: PathStep) -> str | None:
         return f"BPF program {rule} at {escape(step.table, 64)} {chain}, id {step.handle}"
     if step.family == "tc":
         return f"tc action {rule} at {escape(step.table, 64)} {chain}"
+    if step.family == "module":
+        return f"kernel module {rule} at {escape(step.table, 64)} {chain}"
     if step.family == "route":
         table = escape(step.table, 64)
         return f"policy rule {step.handle}: {rule}" if table == "rule" else f"route {rule} in table {table}"

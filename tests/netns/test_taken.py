@@ -454,6 +454,68 @@ def test_connect4_rewrites_what_a_process_dials(
     assert finding["path"][0]["rule"].startswith("k3w_dial (tag ")
 
 
+@pytest.mark.parametrize("hook", ["ingress", "egress"])
+def test_a_program_on_the_listeners_control_group(
+    host: Host, tmp_path: Path, check: Callable[..., tuple[int, dict[str, Any]]], hook: str
+) -> None:
+    """What systemd makes of IPAddressDeny=any, here in the slice above the service: no rule, no answer."""
+    mount = procs.cgroup_mount()
+    assert mount is not None
+    above = Path(mount, f"k3w-{os.getpid()}.slice")
+    group = above / "k3s.service"
+    group.mkdir(parents=True)
+    server = SERVER.replace('"', "'")
+    fields = json.dumps([OWNER, "::", "", None, False]).replace('"', '\\"')
+    shell = f'echo $$ > {group}/cgroup.procs; exec {sys.executable} -c "{server}" "{fields}"'
+    kind = getattr(bpfload, f"INET_{hook.upper()}")
+    daemon = Daemon(host.space, tmp_path)
+    try:
+        with host.space.inside():
+            running = subprocess.Popen(["sh", "-c", shell], stdout=subprocess.PIPE)
+        with running, daemon:
+            assert running.stdout is not None
+            assert running.stdout.readline() == b"listens\n"
+            daemon.until(lambda: daemon.state() == "delivered", "the listener")
+            fd = os.open(above, os.O_RDONLY)
+            for act, answer in ((0, "timeout"), (1, OWNER)):
+                with (
+                    bpfload.loaded(bpfload.CGROUP_SKB, "sd_fw_test", bpfload.answer(act), kind) as program,
+                    bpfload.linked(program, fd, kind),
+                ):
+                    assert _answer(host) == answer
+                    status, report = check(host.space)
+                    daemon.until(lambda: daemon.state() == "unknown", "the program")
+                assert (status, report["state"]) == (2, "unknown")
+                findings = report["ports"][0]["findings"]
+                assert {f["vantage"] for f in findings} == {"local", "external"}
+                (step,) = findings[0]["path"]
+                assert (step["family"], step["table"], step["chain"]) == (
+                    "bpf",
+                    f"cgroup_skb {hook}",
+                    f"/{above.name}",
+                )
+                assert step["rule"].startswith("sd_fw_test (tag ")
+                assert "IPAddressDeny=" in findings[0]["why"]
+                daemon.until(lambda: daemon.state() == "delivered", "its end")
+            os.close(fd)
+            running.kill()
+    finally:
+        group.rmdir()
+        above.rmdir()
+
+
+def _answer(host: Host) -> str:
+    with host.client.inside():
+        plain = socket.socket()
+    with plain:
+        plain.settimeout(1)
+        try:
+            plain.connect((ADDRESS, 6443))
+            return plain.recv(64).decode()
+        except TimeoutError:
+            return "timeout"
+
+
 def test_a_connection_confirms_whose_socket_has_it(host: Host, tmp_path: Path) -> None:
     """The wrong program's, and it is known to be. Those that the right one has confirm nothing."""
     daemon = Daemon(host.space, tmp_path)

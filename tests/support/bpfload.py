@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 from k3swatch.sources.libbpf import library
 
-XDP, SCHED_CLS, CGROUP_SOCK_ADDR, SK_LOOKUP = 6, 3, 18, 30  # enum bpf_prog_type
-CONNECT4, ATTACH_SK_LOOKUP, TCX_INGRESS = 10, 36, 46  # enum bpf_attach_type
+SCHED_CLS, XDP, CGROUP_SKB, CGROUP_SOCK_ADDR, SK_LOOKUP, NETFILTER = 3, 6, 8, 18, 30, 32  # enum bpf_prog_type
+# enum bpf_attach_type
+INET_INGRESS, INET_EGRESS, CONNECT4, ATTACH_SK_LOOKUP, ATTACH_NETFILTER, TCX_INGRESS = 0, 1, 10, 36, 45, 46
 SOCKMAP = 15
 XDP_DROP, XDP_PASS, TC_DROP, TC_OK = 1, 2, 2, 0
 

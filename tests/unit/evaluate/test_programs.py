@@ -20,7 +20,9 @@ LO, ETH0 = 1, 2
 
 
 def on(*programs: Program, port: ProtectedPort = API) -> PortVerdict:
-    return judge(TableRuleset(), replace(node(), programs=programs), [port])[0]
+    (socket,) = node().sockets or ()
+    host = replace(node(), programs=programs, sockets=(replace(socket, cgroup=7),))
+    return judge(TableRuleset(), host, [port])[0]
 
 
 def ways(verdict: PortVerdict) -> set[tuple[str, str]]:
@@ -44,6 +46,10 @@ ON_ETH0 = {(Vantage.EXTERNAL, address) for address in ("192.168.1.233", "fd00:1:
         (Program("tc ingress", "eth0", 1, interface=ETH0), ON_ETH0),
         (Program("tcx ingress", "lo", 1, interface=LO), LOCAL4 | LOCAL6),
         (Program("xdp", "eth9", 1, interface=9), set()),  # no address of ours rests on it
+        (Program("netfilter ip", "prerouting", 1), LOCAL4 | {way for way in OUTSIDE if ":" not in way[1]}),
+        (Program("netfilter ip6", "input", 1), LOCAL6 | {way for way in OUTSIDE if ":" in way[1]}),
+        (Program("cgroup_skb ingress", "/system.slice", 1, cgroup=7), LOCAL4 | LOCAL6 | OUTSIDE),
+        (Program("cgroup_skb ingress", "/system.slice", 1, cgroup=8), set()),  # somebody else's
     ],
     ids=lambda value: value.hook if isinstance(value, Program) else "",
 )
@@ -114,6 +120,33 @@ def test_an_action_that_is_no_bpf() -> None:
         without_allowed(on(Program("tc ingress", "eth0", 0, "mirred", interface=ETH0), port=allowed)).findings
         == ()
     )
+
+
+@pytest.mark.parametrize(
+    ("program", "family", "mechanism", "why"),
+    [
+        (Program("netfilter ip", "prerouting", 12, "guard"), "bpf", Mechanism.BPF, "that can drop"),
+        (Program("netfilter ip", "prerouting", 0, "a BPF program"), "bpf", Mechanism.BPF, "that can drop"),
+        (Program("netfilter ip", "input", 0, "falcon_lsm"), "module", Mechanism.NONE, "a kernel module"),
+        (Program("netfilter bridge", "ebtables nat", 0, "ebtables-legacy"), "module", Mechanism.NONE, "has rules"),
+        (Program("cgroup_skb egress", "/", 3, "sd_fw_egress", cgroup=7), "bpf", Mechanism.BPF, "IPAddressDeny="),
+    ],
+)  # fmt: skip
+def test_what_lets_packets_through_or_not(
+    program: Program, family: str, mechanism: Mechanism, why: str
+) -> None:
+    findings = on(program).findings
+    assert {(f.state, f.mechanism, f.path[0].family) for f in findings} == {
+        (State.UNKNOWN, mechanism, family)
+    }
+    assert all(why in (f.why or "") for f in findings)
+    bridged = program.hook == "netfilter bridge"
+    assert {f.conditions for f in findings} == {("through a bridge",) if bridged else ()}
+    if bridged:
+        assert {f.vantage for f in findings} == {Vantage.EXTERNAL}
+    port = replace(API, allow=(Allow(program=f"{program.hook} {program.place}"),))
+    assert without_allowed(on(program, port=port)).findings == ()
+    assert seen(program).mechanism is not Mechanism.BPF  # it sends nothing elsewhere
 
 
 LOOKUP = Program("sk_lookup", "netns", 7)
