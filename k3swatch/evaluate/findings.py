@@ -155,11 +155,14 @@ def _untie(judged: list[Judged]) -> list[Judged]:
             continue
         for other_index, earlier in enumerate(judged):
             same = earlier.outcome.group == shadow and earlier.outcome.shadow is None
-            if not same or earlier.outcome.target == later.outcome.target:
+            firsts = [one.path[0] for one in (earlier.outcome, later.outcome) if one.path]
+            rules = [first for first in firsts if isinstance(first, Rule)]
+            # what is not told of a rule (a packet that is not tracked, say) is no tie
+            if not same or len(rules) < 2 or earlier.outcome.target == later.outcome.target:
                 continue
             if State.DIVERTED not in (earlier.state, later.state):
                 continue
-            why = _tie_words(earlier.outcome, later.outcome)
+            why = _tie_words(rules)
             sure = earlier.state is State.DIVERTED and later.state is State.DIVERTED
             result[index] = _doubted(later, sure, why)
             result[other_index] = _doubted(earlier, sure, why)
@@ -173,9 +176,8 @@ def _doubted(judged: Judged, diverted_anyway: bool, why: str) -> Judged:
     return replace(judged, state=state, certain=False, why=why, shadowed=False)
 
 
-def _tie_words(one: Outcome, other: Outcome) -> str:
-    firsts = [rule for rule in (one.path[0], other.path[0]) if isinstance(rule, Rule)]
-    names = [f"{rule.ref.family} {rule.ref.table} {rule.ref.chain}" for rule in firsts]
+def _tie_words(rules: Sequence[Rule]) -> str:
+    names = [f"{rule.ref.family} {rule.ref.table} {rule.ref.chain}" for rule in rules]
     return f"{names[0]} and {names[1]} have the same priority: the kernel does not show which one runs first"
 
 

@@ -13,6 +13,7 @@ from k3swatch.model.words import Family, Protocol
 
 SADDR = {Family.IP: 12, Family.IP6: 8}  # offsets in the network header
 DADDR = {Family.IP: 16, Family.IP6: 24}
+TRANSLATED = "with source NAT to"  # words for the address that answers go to before it is undone
 MAC = 6  # bytes of an Ethernet address
 
 
@@ -104,7 +105,7 @@ def _addresses(scene: Scene, packet: Packet) -> tuple[Cells, Cells]:
     if scene.from_client:
         return client, tuple(packet.daddr)
     if _still_translated(scene, packet):
-        client = environment("where answers go before source NAT is undone", length)
+        client = big(Var(TRANSLATED, ((0, 2 ** (8 * length) - 1),), Kind.ENVIRONMENT, TRANSLATED), length)
     return tuple(packet.daddr), client
 
 

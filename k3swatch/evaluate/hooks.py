@@ -16,7 +16,7 @@ from k3swatch.evaluate import ipvs
 from k3swatch.evaluate.crossroads import rerouted
 from k3swatch.evaluate.mapping import redirected, unknown_source
 from k3swatch.evaluate.outcome import Fate, Outcome, Target, Turned
-from k3swatch.evaluate.packet import NAT_DST, NAT_SRC, Packet, Scene, Turn, is_local
+from k3swatch.evaluate.packet import NAT_DST, NAT_SRC, TPROXIED, Packet, Scene, Turn, is_local
 from k3swatch.evaluate.walk import States, Walk, add, merged
 from k3swatch.model.expr import Code
 from k3swatch.model.ipvs import IPVS
@@ -24,7 +24,6 @@ from k3swatch.model.ruleset import OUTPUT, PREROUTING, BaseChain, Rule
 from k3swatch.model.words import Mechanism, Vantage
 
 GIVEN = "TPROXY has given it to a socket before: the kernel does not forward it (ip_forward)"
-TPROXIED = (-1, 0)  # the shadow of tproxy, which is not NAT: later chains still run
 
 
 def ordered(chains: Sequence[BaseChain], hook: int, backwards: bool = False) -> list[BaseChain]:
@@ -74,7 +73,7 @@ def hook(
         group, place = (group, place + 1) if tie == before else (group + 1, 0)
         before = tie
         walk.group = (group, place)
-        if not is_nat or any(packet.shadow == TPROXIED for packet in states):
+        if not is_nat:
             states, begin = _after_nat(walk, scene, number, states, begin, dport)
         if chain.type == IPVS:
             before_it, states = states, ipvs.balance(walk, scene, states)
@@ -122,7 +121,7 @@ def _translated(walk: Walk, scene: Scene, number: int, states: States) -> States
     result: States = {}
     for packet, cubes in states.items():
         before = number in (PREROUTING, OUTPUT)
-        if packet.reached is not None and not (packet.tracked and packet.connected):
+        if (packet.reached is not None or packet.snatted) and not (packet.tracked and packet.connected):
             why = f"a packet{scene.turn.value} is not tracked, so that NAT leaves it as it is"
             for cube in cubes:
                 walk.note(Fate.UNKNOWN, packet, cube, packet.untracked, why=why)
@@ -149,7 +148,7 @@ def run_at(walk: Walk, scene: Scene, chain: BaseChain, states: States, late: boo
 def _no_nat(packet: Packet, number: int) -> bool:
     """Whether no nat chain is asked: there is no connection, or what is asked for is set up already."""
     gone = packet.turned is not None and number in (PREROUTING, OUTPUT)
-    return not packet.tracked or packet.snatted or gone
+    return not packet.tracked or packet.sourced or gone
 
 
 def _after_nat(
@@ -165,10 +164,9 @@ def _after_nat(
             continue
         if target.low != target.high or target.port_low != target.port_high or packet.turned is not None:
             continue  # to any of many: how the rest of the way is depends on which
-        if outcome.mechanism is Mechanism.TPROXY:  # to a socket here, as it is
-            packet = replace(packet, shadow=None)
-        else:
-            packet = packet.mapped(target.low, target.port_low)
+        if outcome.mechanism is Mechanism.TPROXY:
+            continue  # to a socket here, as it is: it is among the states
+        packet = packet.mapped(target.low, target.port_low)
         if _own(scene, target, dport):
             add(states, packet, (outcome.cube,))
             continue
@@ -193,7 +191,8 @@ def _given(walk: Walk, scene: Scene, chain: BaseChain, states: States, late: boo
     left: States = {}
     for packet, cubes in states.items():
         turned = packet.turned
-        if turned is None or turned.mechanism is not Mechanism.TPROXY or chain.hook != PREROUTING:
+        given = turned is not None and turned.mechanism is Mechanism.TPROXY and packet.tracked
+        if not given or chain.hook != PREROUTING:
             add(left, packet, cubes)
             continue
         start = len(walk.outcomes)

@@ -76,7 +76,7 @@ def _upwards(walk: Walk, scene: Scene) -> Iterator[_Step]:
     bridged = _of_bridges(walk, PREROUTING, FORWARD, INPUT)
     if not ingress and not bridged:
         return
-    shown = {each.index for each in host.interfaces if _shows(scene, each)}
+    shown = host.showing(scene.family)
     over = {upper for index in shown for upper in host.above(index)}
     for device in _devices(host):
         for chain in bridged if device.kind == "bridge" else ():
@@ -99,12 +99,6 @@ def _downwards(walk: Walk, scene: Scene) -> Iterator[_Step]:
             yield _Step(chain, device)
 
 
-def _shows(scene: Scene, device: Interface) -> bool:
-    """Whether it is a bridge that shows what it takes in to the hooks of IP."""
-    calls = scene.family in scene.host.bridge_calls or scene.family in device.calls
-    return device.kind == "bridge" and calls
-
-
 def _passing(scene: Scene, states: States, step: _Step, incoming: bool, run: Run) -> States:
     """Run one chain on the packets that pass its device."""
     chain, device = step.chain, step.device
@@ -113,7 +107,11 @@ def _passing(scene: Scene, states: States, step: _Step, incoming: bool, run: Run
     if top is None:
         return states
     aside: States = {}
-    if _shows(scene, device) and chain.hook != POSTROUTING and (step.late or not incoming):
+    if (
+        device.index in scene.host.showing(scene.family)
+        and chain.hook != POSTROUTING
+        and (step.late or not incoming)
+    ):
         states, aside = _bridged(scene, states, device)
         if not of_bridge or chain.hook != FORWARD:
             states, aside = aside, states

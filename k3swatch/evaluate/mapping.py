@@ -78,14 +78,29 @@ def read_ports(path: Path, low: int | None, high: int | None) -> Ports:
 
 
 def source_nat(context: Context, path: Path, address: Cells | None, ports: Ports) -> list[Path]:
-    """From `address` (None: not to be known) and port from here on; the verdict is accept."""
+    """From `address` (None: not to be known) and port from here on; the verdict is accept. Who comes from there already
+    stays as he is (IPS_SRC_NAT is not set), and no other chain is asked about him either.
+    """
+    same = known(address) if address is not None and ports is None and not path.packet.patch else None
+    ways = [path]
+    if same is not None:
+        own = int.from_bytes(same)
+        inside, outside = path.cube.split([(context.scene.saddr, ((own, own),))])
+        ways = [path.fork(cube) for cube in outside]
+        if inside is not None:
+            way = path.fork(inside)
+            way.packet = replace(way.packet, sourced=True)
+            ways.append(ended(way, Verdict(Code.ACCEPT)))
     written = unknown_source(context.scene, address)
     if isinstance(ports, str) or (ports and ports[0] != ports[1]):
         written |= {(2, n): cell for n, cell in enumerate(environment("sport after source NAT", 2))}
     elif ports:
         written |= {(2, n): byte for n, byte in enumerate(ports[0].to_bytes(2))}
-    path.packet = replace(path.packet.overwritten(written), snatted=True)
-    return [ended(path, Verdict(Code.ACCEPT))]
+    for way in ways:
+        if not way.packet.sourced:
+            way.packet = replace(way.packet.overwritten(written), snatted=True, sourced=True)
+            ended(way, Verdict(Code.ACCEPT))
+    return ways
 
 
 def unknown_source(scene: Scene, address: Cells | None = None) -> dict[tuple[int, int], Byte]:

@@ -27,6 +27,7 @@ NO_MARK: Cells = (
     0,
     0,
 )  # of an answer: its socket's, which is nobody's to set but the server's (SO_MARK)
+TPROXIED = (-1, 0)  # the shadow of tproxy on what NAT has sent elsewhere: later chains still run
 RAW_CONNTRACK = -200  # NF_IP_PRI_CONNTRACK: before it no rule sees a connection
 
 
@@ -73,7 +74,8 @@ class Packet:
     tracked: bool = True
     untracked: tuple[Rule, ...] = ()  # the path of the rule that said so
     dialled: tuple[bytes, int] | None = None  # where it was going when NAT sent it somewhere else
-    snatted: bool = False  # NAT has set up its source
+    sourced: bool = False  # NAT has set up its source
+    snatted: bool = False  # and it is another one
     patch: tuple[
         tuple[int, int, Byte], ...
     ] = ()  # bytes that were overwritten: header, offset, what is there now

@@ -1,7 +1,8 @@
 """TPROXY: the packet keeps its addresses and is given to a local socket all the same.
 
 Follows nft_tproxy.c, xt_TPROXY.c and nf_tproxy_get_sock_v4/v6: the socket is the one that would get a packet to the
-target, and it has to be transparent. Over a bridge with br_netfilter the socket is lost again; that is not looked at.
+target, and it has to be transparent. What comes in by a bridge with br_netfilter is asked before it gets to IP, which
+takes the socket away again (ip_rcv_core).
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from k3swatch.evaluate.cells import masked
-from k3swatch.evaluate.cube import Kind
+from k3swatch.evaluate.cube import Cube, Kind
 from k3swatch.evaluate.machine import Context, Path, ended, maybe, with_mark
 from k3swatch.evaluate.mapping import Ports, read_address, read_ports, redirect_address
 from k3swatch.evaluate.outcome import Fate, Target
-from k3swatch.evaluate.packet import Turn, is_local
+from k3swatch.evaluate.packet import TPROXIED, Turn, Turned, is_local
+from k3swatch.evaluate.ranges import normal
 from k3swatch.model import xt
 from k3swatch.model.expr import Code, Tproxy, Verdict
 from k3swatch.model.port import ListeningSocket
@@ -56,14 +58,43 @@ def _give(context: Context, path: Path, address: bytes | None, ports: Ports) -> 
         return [ended(path)]
     ways = [path] if taken else maybe(path, f"a transparent socket listens on port {port}", Kind.OPAQUE)
     away = port != path.packet.dport or not is_local(context.scene.host, low)
+    lost: list[Path] = []
     for way in ways:
-        if way.verdict is None:
-            way.packet = replace(way.packet, given=True)
-        if away and way.verdict is None and way.packet.shadow is None:
-            target = Target(low, low, port, port)
-            context.emit(Fate.MAPPED, way.packet, way.cube, Mechanism.TPROXY, target)
-            way.packet = replace(way.packet, shadow=(-1, 0))
-    return ways
+        inside = None if way.verdict is not None else _by_bridge(context, way, lost)
+        if inside is None:
+            continue
+        way.cube, way.packet = inside, replace(way.packet, given=True)
+        if away and way.packet.shadow is None:
+            _away(context, way, Target(low, low, port, port))
+    return [*ways, *lost]
+
+
+def _by_bridge(context: Context, way: Path, lost: list[Path]) -> Cube | None:
+    """What keeps its socket; who loses it again, going on as if nothing had been given, is added to `lost`."""
+    scene = context.scene
+    bridges = normal([(index, index) for index in scene.host.showing(scene.family)])
+    if not bridges or scene.iif is None:
+        return way.cube
+    inside, outside = way.cube.split([(scene.iif, bridges)])
+    if inside is None:
+        return way.cube
+    if not outside:
+        return None
+    lost.append(way.fork(inside))
+    (rest,) = outside
+    return rest
+
+
+def _away(context: Context, way: Path, target: Target) -> None:
+    """The packet goes on, to be marked, dropped or translated, and is that socket's from here on."""
+    turned = way.packet.turned
+    if turned is not None and turned.mechanism is Mechanism.TPROXY:
+        return  # the first one is told
+    context.emit(Fate.MAPPED, way.packet, way.cube, Mechanism.TPROXY, target)
+    if turned is None:
+        way.packet = replace(way.packet, turned=Turned(context.path, Mechanism.TPROXY, target))
+    else:
+        way.packet = replace(way.packet, shadow=TPROXIED)
 
 
 def _taken(context: Context, address: bytes, port: int) -> bool | None:

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from k3swatch.evaluate.cube import NO, YES, Cube, Kind, Var
+from k3swatch.evaluate.header import TRANSLATED
 from k3swatch.evaluate.ranges import Ranges, intersect, subtract
 from k3swatch.model.port import Host
 from k3swatch.model.words import Family
@@ -36,6 +37,8 @@ def phrase(var: Var, ranges: Ranges, host: Host, family: Family) -> str:
         return _either("through", ranges, var, lambda low, high: _interfaces(low, high, names))
     if var.name == "saddr":
         return _either("from", ranges, var, lambda low, high: _networks(low, high, family))
+    if var.words == TRANSLATED:
+        return _either(TRANSLATED, ranges, var, lambda low, high: _networks(low, high, family))
     if var.name == "sport":
         return _either("from port", ranges, var, _numbers)
     if var.name in ("uid", "gid"):

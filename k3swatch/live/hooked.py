@@ -6,7 +6,7 @@ ebtables-legacy it is not), so it is told like any BPF program: docs/adr/0017.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from k3swatch.decode.ebtables import idle
@@ -52,23 +52,32 @@ _BPF = "nf_hook_run_bpf"
 
 
 def others(host: Host) -> Iterator[Program]:
-    """Those there are now; nothing where the kernel does not list its hooks. Raises what reading raises."""
+    """Those there are now; where the kernel does not list hooks, only ebtables-legacy. Raises what reading does."""
     bridged = any(each.kind == "bridge" and host.ports(each.index) for each in host.interfaces)
     places = {_IP: _WAYS, _IP6: _WAYS, **({_BRIDGE: range(len(_NAMES))} if bridged else {})}
     try:
         found = [decode_hook(raw) for raw in nfhooks.hooks(places)]
     except Unsupported:
+        yield from _ruled(ebtables.ruled_tables() if bridged else ())
         return
-    told: set[str] = set()
+    yield from _ruled(dict.fromkeys(filter(None, map(_table, found))))
     for hook in found:
-        if hook.family == _BRIDGE and hook.function.startswith(_EBTABLES):
-            table = "broute" if "broute" in hook.function else _TABLES.get(hook.priority, "")
-            if table and table not in told:
-                told.add(table)
-                if not idle(ebtables.read_ebtables(table)):
-                    yield Program(f"{NETFILTER} bridge", f"ebtables {table}", 0, "ebtables-legacy")
-        elif not _known(hook):
+        if not _table(hook) and not _known(hook):
             yield _told(hook)
+
+
+def _ruled(tables: Iterable[str]) -> Iterator[Program]:
+    """Of ebtables-legacy, the tables that do anything."""
+    for table in tables:
+        if not idle(ebtables.read_ebtables(table)):
+            yield Program(f"{NETFILTER} bridge", f"ebtables {table}", 0, "ebtables-legacy")
+
+
+def _table(hook: RegisteredHook) -> str:
+    """The table of ebtables-legacy whose function it is; empty for any other."""
+    if hook.family != _BRIDGE or not hook.function.startswith(_EBTABLES):
+        return ""
+    return "broute" if "broute" in hook.function else _TABLES.get(hook.priority, "")
 
 
 def _known(hook: RegisteredHook) -> bool:

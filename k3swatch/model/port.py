@@ -194,6 +194,15 @@ class Host:
         masters = {each.index for each in self.interfaces if each.kind in _ENSLAVING}
         return frozenset(each.index for each in self.interfaces if each.master in masters)
 
+    def showing(self, family: Family) -> tuple[int, ...]:
+        """Indexes of the bridges that have what they take in seen by the hooks of IP (br_netfilter)."""
+        every = family in self.bridge_calls
+        return tuple(
+            each.index
+            for each in self.interfaces
+            if each.kind == "bridge" and (every or family in each.calls)
+        )
+
     def ports(self, master: int) -> tuple[int, ...]:
         """Indexes of the ports of a bridge or bond."""
         return tuple(each.index for each in self.interfaces if each.master == master)

@@ -1,5 +1,4 @@
-"""ebtables-legacy tables, read whole through getsockopt. Only those that netfilter calls already: to ask for another
-would create it.
+"""ebtables-legacy tables, read whole through getsockopt. Only those in use: to ask for another would make it.
 
 Follows `uapi/linux/netfilter_bridge/ebtables.h` and copy_everything_to_user (net/bridge/netfilter/ebtables.c).
 """
@@ -16,7 +15,9 @@ from k3swatch.sources.netlink import failure
 
 _GET_INFO, _GET_ENTRIES = 128, 129  # EBT_SO_*
 _LARGEST: Final = 64 << 20
-_TRIES = 5
+_TRIES, _LONGEST = 5, 1 << 20
+MODULES: Final = "/proc/modules"
+TABLES: Final = ("broute", "filter", "nat")
 
 
 class _Replace(ct.Structure):
@@ -35,6 +36,22 @@ class _Replace(ct.Structure):
 
 
 _libc = ct.CDLL(None, use_errno=True)  # socket.getsockopt cannot pass anything in
+
+
+def ruled_tables() -> tuple[str, ...]:
+    """The tables that have rules in some network namespace: do_replace_finish counts those as users of the module.
+    SourceError.
+    """
+    try:
+        with open(MODULES, "rb") as file:
+            lines = file.read(_LONGEST).splitlines()
+    except FileNotFoundError:
+        return ()  # a kernel without modules
+    except OSError as error:
+        raise SourceError(f"{MODULES}: {error.strerror}") from error
+    fields = [line.split() for line in lines]
+    used = {each[0] for each in fields if len(each) > 2 and each[2].isdigit() and int(each[2])}
+    return tuple(table for table in TABLES if f"ebtable_{table}".encode() in used)
 
 
 def read_ebtables(table: str) -> bytes:

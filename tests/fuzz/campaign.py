@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import traceback
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -109,7 +110,11 @@ def one(rig: Rig, seed: str, tally: Tally, shrinking: bool) -> None:
     except K3swatchError:
         tally.unloadable += 1
         return
-    verdicts = compare(rig, made.dials, rig.watch(made.dials))
+    try:
+        verdicts = compare(rig, made.dials, rig.watch(made.dials))
+    except (LookupError, TypeError, ValueError, AssertionError):  # whatever the rules are, there is an answer
+        tally.disagreements.append((f"seed {seed}: {traceback.format_exc(limit=-3)}", ""))
+        return
     if any(verdict.complaint for verdict in verdicts):  # a busy machine? once more, without haste
         rig.load(made.ruleset)
         verdicts = compare(rig, made.dials, rig.watch(made.dials, PATIENCE))

@@ -1,4 +1,4 @@
-"""Whoever hooks into netfilter beside nf_tables and iptables: told on kernels that list their hooks: stock ones.
+"""Whoever hooks into netfilter beside nf_tables and iptables: told where the kernel lists its hooks, as 6.12 does.
 
 The connections are the truth: they end where nothing that anybody could list says why.
 """
@@ -36,10 +36,13 @@ def test_ebtables_legacy(host: K3sHost) -> None:
     assert host.check() == 2
     host.sh("ebtables-legacy -t filter -D INPUT 1")
     until(host, "delivered")
-    host.sh("ebtables-legacy -t filter -P INPUT DROP")
-    until(host, "unknown")
-    host.sh("ebtables-legacy -t filter -P INPUT ACCEPT")
-    until(host, "delivered")
+    if (
+        host.guest.image.suite != "bookworm"
+    ):  # whose kernel does not list its hooks: a policy is not looked for
+        host.sh("ebtables-legacy -t filter -P INPUT DROP")
+        until(host, "unknown")
+        host.sh("ebtables-legacy -t filter -P INPUT ACCEPT")
+        until(host, "delivered")
     assert host.check() == 0
     assert host.dial("web", CNI0) == [API]
 

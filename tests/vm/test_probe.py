@@ -42,8 +42,12 @@ DIVERSIONS = (
 def run(guest: Guest, arguments: str, environment: str = "") -> str:
     """pytest in the guest; what it said, on one line each, when all passed."""
     command = f"{environment} K3SWATCH_TIERS=netns,vm PYTHONPATH=/opt/pytest PYTHONDONTWRITEBYTECODE=1"
-    command += f" python3 -m pytest -q --tb=short -p no:cacheprovider --timeout=1200 {arguments}"
-    return guest.sh(f"cd /opt/k3swatch; {command}", timeout=TEST_SECONDS)
+    command += (
+        f" python3 -m pytest -q --tb=short -p no:cacheprovider --timeout=1200 --durations=6 {arguments}"
+    )
+    said: str = guest.sh(f"cd /opt/k3swatch; {command}", timeout=TEST_SECONDS)
+    print(said)  # what took how long: `make test-vm ARGS=-rP`
+    return said
 
 
 def passed(output: str) -> int:
@@ -94,7 +98,7 @@ def test_virtual_servers(checkout: Guest, attach: str, cases: str) -> None:
     output = run(
         checkout,
         f"tests/vm/inside/virtual.py {chosen}",
-        f"K3SWATCH_ATTACH={attach} K3SWATCH_PATIENCE=20",
+        f"K3SWATCH_ATTACH={attach} K3SWATCH_PATIENCE=6",
     )
     every = len(list((Path(__file__).parent / "ipvs").glob("*.case")))
     assert passed(output) == (len(cases.split(" or ")) if cases else every)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from unit.decode.test_nfhook import NEW, chain, hook
+from unit.decode.test_nfhook import NEW, RULE, chain, hook
 
 from k3swatch.errors import SourceError, Unsupported
 from k3swatch.live import hooked
@@ -40,6 +42,7 @@ class Kernel:
         self.asked: list[object] = []
         monkeypatch.setattr(nfhooks, "hooks", self._hooks)
         monkeypatch.setattr(ebtables, "read_ebtables", self._table)
+        monkeypatch.setattr(ebtables, "ruled_tables", lambda: tuple(self.tables))
 
     def _hooks(self, places: dict[int, tuple[int, ...]]) -> list[bytes]:
         self.asked.append(set(places))
@@ -114,6 +117,31 @@ def test_ebtables_is_told_when_it_does_something(kernel: Kernel) -> None:
 def test_a_kernel_that_does_not_list_them(kernel: Kernel) -> None:
     kernel.hooks = Unsupported("netfilter hooks: this kernel does not list them")
     assert list(hooked.others(BRIDGED)) == []
+    kernel.tables = {"filter": NEW, "nat": NEW + RULE}  # the first has rules in another network namespace
+    assert list(hooked.others(BRIDGED)) == [Program("netfilter bridge", "ebtables nat", 0, "ebtables-legacy")]
+    assert list(hooked.others(Host())) == []
+
+
+@pytest.mark.parametrize(
+    ("modules", "tables"),
+    [
+        (b"ebtable_filter 16384 1 - Live 0x0\nebtables 45056 1 ebtable_filter, Live 0x0\n", ("filter",)),
+        (
+            b"ebtable_nat 16384 0 - Live 0x0\n\xff\n\nebtable_broute 1 -1 - Unloading 0x0\nebtable_filter x y\n",
+            (),
+        ),
+        (b"ebtable_nat 1 2 - Live 0\nebtable_broute 1 7 - Live 0", ("broute", "nat")),
+    ],
+)
+def test_tables_with_rules_somewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules: bytes, tables: tuple[str, ...]
+) -> None:
+    path = tmp_path / "modules"
+    path.write_bytes(modules)
+    monkeypatch.setattr(ebtables, "MODULES", str(path))
+    assert ebtables.ruled_tables() == tables
+    path.unlink()
+    assert ebtables.ruled_tables() == ()
 
 
 def test_what_cannot_be_read_is_said_and_costs_nothing_else(
