@@ -21,9 +21,10 @@ from k3swatch.evaluate.walk import States, Walk, add, merged
 from k3swatch.model.expr import Code
 from k3swatch.model.ipvs import IPVS
 from k3swatch.model.ruleset import OUTPUT, PREROUTING, BaseChain, Rule
-from k3swatch.model.words import Mechanism, Vantage
+from k3swatch.model.words import Mechanism, Protocol, Vantage
 
 GIVEN = "TPROXY has given it to a socket before: the kernel does not forward it (ip_forward)"
+RESET = "translated when TPROXY has given it to a listener, which is given later packets, too, and resets them"
 
 
 def ordered(chains: Sequence[BaseChain], hook: int, backwards: bool = False) -> list[BaseChain]:
@@ -186,13 +187,13 @@ def _after_nat(
 
 def _given(walk: Walk, scene: Scene, chain: BaseChain, states: States, late: bool) -> States:
     """Packets that a nat chain does not change any more; but what TPROXY has given to a socket is mapped all the same,
-    and, when it would have to leave the host then, dropped.
+    and ends: dropped when it would have to leave the host then, else, for TCP, reset.
     """
     left: States = {}
     for packet, cubes in states.items():
         turned = packet.turned
         given = turned is not None and turned.mechanism is Mechanism.TPROXY and packet.tracked
-        if not given or chain.hook != PREROUTING:
+        if not given or packet.settled or chain.hook != PREROUTING:
             add(left, packet, cubes)
             continue
         start = len(walk.outcomes)
@@ -203,7 +204,11 @@ def _given(walk: Walk, scene: Scene, chain: BaseChain, states: States, late: boo
             if end.fate is not Fate.MAPPED:
                 walk.note(end.fate, packet, end.cube, end.path, why=end.why)
             elif end.target is not None and is_local(scene.host, end.target.low):
-                add(left, packet, (end.cube,))  # the socket has it, whatever address it has by now
+                there = (end.target.low, end.target.port_low) == (packet.daddr, packet.dport)
+                if there or scene.protocol is not Protocol.TCP:
+                    add(left, replace(packet, settled=True), (end.cube,))  # no other chain is asked
+                else:
+                    walk.note(Fate.REJECTED, packet, end.cube, end.path, why=RESET)
             else:
                 walk.note(Fate.DROPPED, packet, end.cube, end.path, why=GIVEN)
         for other, some in after.items():

@@ -85,6 +85,7 @@ class Packet:
     balanced: bool = False  # IPVS has had it, and left it on this host
     reached: tuple[bytes, int] | None = None  # after the first packet: where the connection ends
     given: bool = False  # TPROXY has given it to a socket
+    settled: bool = False  # and NAT has set up its destination, which changes nothing for that socket
     connected: bool = True  # after the first packet: conntrack has a connection for it
     offloaded: bool = False  # after the first packet: to a flowtable, which bypasses what hooks there are
 

@@ -20,7 +20,7 @@ from k3swatch.demo.said import NOBODY
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate import judge
 from k3swatch.evaluate.cube import Kind, Var
-from k3swatch.evaluate.hooks import GIVEN
+from k3swatch.evaluate.hooks import GIVEN, RESET
 from k3swatch.evaluate.packet import Scene, scene
 from k3swatch.evaluate.ties import told
 from k3swatch.evaluate.walk import Walk
@@ -157,7 +157,7 @@ def exactly(rig: Rig, dial: Dial, seen: Seen, said: Judgement) -> str:
         )  # nobody answers ::1 over a network, and it may leave (not 127.0.0.1)
         if not refused and (lonely or _nobody_there(said) or _untraced(said)):
             return ""
-        if GIVEN in (said.findings[0].why or ""):  # whatever refuses it afterwards, nobody would have got it
+        if _given(said):  # whatever refuses it afterwards, nobody would have got it
             return ""
         return _same_path("refuses", said, refused)
     if where not in NOBODY:
@@ -183,7 +183,13 @@ def _untraced(said: Judgement) -> bool:
     """Whether it is no rule that refuses: routing does, by a sysctl or because a socket has the packet already."""
     first = said.findings[0]
     routed = bool(said.path) and said.path[-1][0].family in ("sysctl", "route")
-    return routed or GIVEN in (first.why or "")
+    return routed or _given(said)
+
+
+def _given(said: Judgement) -> bool:
+    """Whether it ends because TPROXY has given it to a socket, and NAT then sent it elsewhere."""
+    why = said.findings[0].why or ""
+    return GIVEN in why or RESET in why
 
 
 def roughly(dial: Dial, where: str, findings: Sequence[Finding], who: str = "") -> str:
