@@ -181,7 +181,6 @@ def _nobody_there(said: Judgement) -> bool:
 
 def _untraced(said: Judgement) -> bool:
     """Whether it is no rule that refuses: routing does, by a sysctl or because a socket has the packet already."""
-    first = said.findings[0]
     routed = bool(said.path) and said.path[-1][0].family in ("sysctl", "route")
     return routed or _given(said)
 

@@ -37,5 +37,8 @@ def test_iptables_legacy_tables_are_told_of(checkout: Guest) -> None:
 
 
 def test_executions_listeners_and_legacy_tables(checkout: Guest) -> None:
+    """Of the tools that commit, one: what the others do differently is the same on every kernel."""
     checkout.sh("modprobe nf_nat; modprobe iptable_nat")
-    assert passed(run(checkout, "tests/netns/test_doer.py tests/netns/test_wakes.py", ENVIRONMENT)) == 13
+    chosen = "-k 'not tools or (iptables and not restore)'"
+    output = run(checkout, f"tests/netns/test_doer.py tests/netns/test_wakes.py {chosen}", ENVIRONMENT)
+    assert passed(output) == 10
