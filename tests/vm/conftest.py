@@ -82,24 +82,26 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def guest(machine: Guest) -> Guest:
-    """A machine that has just booted; nothing of ours is there."""
+def checkout(machine: Guest) -> Guest:
+    """A machine that has just booted, with this tree in /opt/k3swatch, and in /opt/pytest what runs its tests."""
+    if "checkout" in machine.snapshots:
+        machine.reset("checkout")
+        return machine
     machine.reset()
-    return machine
-
-
-@pytest.fixture
-def checkout(guest: Guest) -> Guest:
-    """The same with this tree in /opt/k3swatch, and in /opt/pytest what runs its tests."""
     tree = [REPO / name for name in ("k3swatch", "bpf", "bench", "tests", "pyproject.toml")]
-    guest.put("/opt/k3swatch", tree, REPO)
+    machine.put("/opt/k3swatch", tree, REPO)
     for name in PYTEST:
         distribution = importlib.metadata.distribution(name)
         site = Path(str(distribution.locate_file("")))
         files = [path for path in map(str, distribution.files or ()) if not path.startswith("..")]
-        guest.put("/opt/pytest", [site / top for top in sorted({path.split("/")[0] for path in files})], site)
-    guest.sh("mkdir -p /opt/k3swatch/.venv/bin; ln -s /usr/bin/python3 /opt/k3swatch/.venv/bin/python")
-    return guest
+        machine.put(
+            "/opt/pytest", [site / top for top in sorted({path.split("/")[0] for path in files})], site
+        )
+    machine.sh("mkdir -p /opt/k3swatch/.venv/bin; ln -s /usr/bin/python3 /opt/k3swatch/.venv/bin/python")
+    # every `check` in there would compile it all
+    machine.sh("python3 -m compileall -q /opt/k3swatch/k3swatch /opt/pytest")
+    machine.save("checkout")
+    return machine
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ SOME_CASES = ("masq", "kube-proxy", "(routed and not fine)")
 
 def run(guest: Guest, arguments: str, environment: str = "") -> str:
     """pytest in the guest; what it said, on one line each, when all passed."""
-    command = f"{environment} K3SWATCH_TIERS=netns,vm PYTHONPATH=/opt/pytest PYTHONDONTWRITEBYTECODE=1"
+    command = f"{environment} K3SWATCH_TIERS=netns,vm PYTHONPATH=/opt/pytest"
     command += (
         f" python3 -m pytest -q --tb=short -p no:cacheprovider --timeout=1200 --durations=6 {arguments}"
     )
