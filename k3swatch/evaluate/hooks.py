@@ -198,6 +198,7 @@ def _given(walk: Walk, scene: Scene, chain: BaseChain, states: States, late: boo
             continue
         start = len(walk.outcomes)
         after = run_at(walk, scene, chain, {replace(packet, turned=None): cubes}, late)
+        _if_tracked(walk, scene, start)
         ends = walk.outcomes[start:]
         del walk.outcomes[start:]
         for end in ends:

@@ -175,7 +175,9 @@ def _nobody_there(said: Judgement) -> bool:
     """Whether nobody is where it was sent, so that there is no answer that could be refused."""
     to, _, port = said.destination.rpartition(":")
     to = to.strip("[]")
-    away = to.startswith(("10.42.", "fd42:", "192.168.1.", "fd00:1:")) and to not in OURS
+    if to in OURS:
+        return port == "9"  # the one that rules send to and nobody listens on
+    away = to.startswith(("10.42.", "fd42:", "192.168.1.", "fd00:1:"))
     return away and (to not in (V4.other, V6.other, V4.web, V6.web) or port != "6443")
 
 
