@@ -24,7 +24,9 @@ from k3swatch.model.ruleset import OUTPUT, PREROUTING, BaseChain, Rule
 from k3swatch.model.words import Mechanism, Protocol, Vantage
 
 GIVEN = "TPROXY has given it to a socket before: the kernel does not forward it (ip_forward)"
-RESET = "translated when TPROXY has given it to a listener, which is given later packets, too, and resets them"
+RESET = (
+    "translated when TPROXY has given it to a listener, which is given later packets, too, and resets them"
+)
 
 
 def ordered(chains: Sequence[BaseChain], hook: int, backwards: bool = False) -> list[BaseChain]:
