@@ -19,6 +19,7 @@ REPO = Path(__file__).resolve().parents[2]
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "cpio", "dh")
 SUITES = ("bookworm", "trixie")
 TEST_SECONDS = 3600
+EVERY = bool(os.environ.get("K3SWATCH_EVERY"))
 PYTEST = (
     "pytest",
     "pluggy",
@@ -29,11 +30,19 @@ PYTEST = (
 )  # pure Python, all of it
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """An emulated CPU is slow, an emulated CPU on a busy machine slower: more time for each test of this tier."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """An emulated CPU is slow, an emulated CPU on a busy machine slower: more time for each test of this tier. And what
+    is the same on every kernel is tried on one, so that each has half of it: `only`. With K3SWATCH_EVERY=1 on each.
+    """
+    kept, elsewhere = list[pytest.Item](), list[pytest.Item]()
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+        only = None if EVERY else item.get_closest_marker("only")
+        (kept if only is None or f"[{only.args[0]}" in item.name else elsewhere).append(item)
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = kept
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which guests do not have

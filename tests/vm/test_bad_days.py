@@ -117,6 +117,7 @@ def hijacked(host: K3sHost) -> Hijacked:
     return Hijacked(host)
 
 
+@pytest.mark.only("trixie")
 def test_killed(hijacked: Hijacked) -> None:
     hijacked.host.sh("systemctl kill --signal=KILL k3swatch")
     hijacked.back()
@@ -124,6 +125,7 @@ def test_killed(hijacked: Hijacked) -> None:
     hijacked.end()
 
 
+@pytest.mark.only("bookworm")
 def test_out_of_memory(hijacked: Hijacked) -> None:
     """Its control group has no more: the kernel kills it."""
     hijacked.host.sh("echo 1M >/sys/fs/cgroup/system.slice/k3swatch.service/memory.max")
@@ -132,6 +134,7 @@ def test_out_of_memory(hijacked: Hijacked) -> None:
     hijacked.end()
 
 
+@pytest.mark.only("trixie")
 def test_hung(hijacked: Hijacked) -> None:
     """SIGSTOP stands for any hang: the watchdog ends it after half a minute."""
     hijacked.host.sh("systemctl kill --signal=STOP k3swatch")
@@ -140,6 +143,7 @@ def test_hung(hijacked: Hijacked) -> None:
     hijacked.end()
 
 
+@pytest.mark.only("bookworm")
 def test_journald_restarts(hijacked: Hijacked) -> None:
     """What was said before, between and after it is there; the daemon does not even notice."""
     host = hijacked.host
@@ -152,6 +156,7 @@ def test_journald_restarts(hijacked: Hijacked) -> None:
     hijacked.end()
 
 
+@pytest.mark.only("bookworm")
 def test_the_disk_is_full(hijacked: Hijacked) -> None:
     """Nothing can be stored, and everything is told; killed on top of it, it knows what had been counted."""
     host = hijacked.host
@@ -178,6 +183,7 @@ def test_the_disk_is_full(hijacked: Hijacked) -> None:
     assert set(hijacked.states()) <= {"diverted", "unknown"}
 
 
+@pytest.mark.only("trixie")
 def test_the_clock_jumps(hijacked: Hijacked) -> None:
     """A day ahead, then two days back."""
     host = hijacked.host
@@ -212,6 +218,7 @@ def test_a_kernel_without_btf(host: K3sHost) -> None:
     by_conntrack(host, "this kernel has no BTF")
 
 
+@pytest.mark.only("trixie")
 def test_a_locked_down_kernel(image: Image, package: Path, tmp_path: Path) -> None:
     """lockdown=confidentiality lets no BPF program read the kernel's memory, not even root's."""
     guest = Guest(image, tmp_path, append="lockdown=confidentiality")

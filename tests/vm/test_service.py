@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from vm.host import START_SECONDS, K3sHost
 
 from k3swatch.demo.lab import HOST, POD
@@ -97,6 +98,7 @@ def test_prometheus_and_alertmanager_of_the_distribution(host: K3sHost) -> None:
     assert notified("firing")[0]["annotations"]["incident"] == incident  # the daemon was the first
 
 
+@pytest.mark.only("bookworm")
 def test_after_a_reboot_it_tells_before_anybody_can_notice(host: K3sHost) -> None:
     """The rule was not there before: it comes with nftables.service, as after an edit of its file. Told before the
     service even counts as started: that waits for the probe, the rules do not.
