@@ -36,6 +36,7 @@ from k3swatch.model.words import Mechanism, Protocol, State, worst
 
 REMEMBERED = 512  # incidents of all ports, resolved ones included
 DROPS = 4  # drop reasons kept for one incident
+REMAINS = 5.0  # seconds: a packet for a neighbour that is not there is given up after 3 (NEIGH_FAILED)
 FINDINGS = 16  # findings kept for one incident that only flows know
 
 ORDER = (Change.OPENED, Change.CHANGED, Change.CONFIRMED, Change.FLAPPING, Change.RESOLVED)
@@ -266,15 +267,17 @@ class Engine:
         """The incident a flow is part of; None when it is news.
 
         Flows and rules reach us on two ways. A flow from before the rule was removed is no relapse; and since the
-        rule that took it is not there to explain it any more, it counts to the incident with its destination.
+        rule that took it is not there to explain it any more, it counts to the incident with its destination. So does
+        one that was only given up afterwards: it was sent off before.
         """
         same = [self._records[port, cause]] if (port, cause) in self._records else []
+        late = REMAINS if flow.drop_reason is not None and finding.mechanism is Mechanism.UNEXPLAINED else 0.0
         if finding.mechanism is Mechanism.UNEXPLAINED:
             for record in self._of(port):
                 if any(each.destination == finding.destination for each in record.incident.findings):
                     same.append(record)
         for record in same:
-            if record.open or flow.at <= (record.incident.resolved_at or 0.0):
+            if record.open or flow.at <= (record.incident.resolved_at or 0.0) + late:
                 return record
         return None
 

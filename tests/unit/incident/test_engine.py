@@ -201,3 +201,26 @@ def test_a_drop_of_what_only_connections_show_is_told_with_it() -> None:
     unexplained = replace(finding(), mechanism=Mechanism.UNEXPLAINED, path=())
     told = engine.flow("k3s-api", unexplained, replace(flow(), drop_reason="NEIGH_FAILED"), 2.0)
     assert [(each.change, each.incident.drops) for each in told] == [(Change.OPENED, ("NEIGH_FAILED",))]
+
+
+def test_what_is_given_up_after_the_rule_is_gone_was_sent_off_before() -> None:
+    """A SYN waits three seconds for a neighbour that is not there; by then nothing explains where it went."""
+    engine = Engine()
+    engine.observe(seen(finding()), 1.0)
+    engine.flow("k3s-api", finding(), flow(), 2.0)
+    engine.observe(seen(), 10.0)
+    unexplained = replace(finding(), mechanism=Mechanism.UNEXPLAINED, path=())
+    given_up = replace(flow(), drop_reason="NEIGH_FAILED")
+    assert engine.flow("k3s-api", unexplained, replace(given_up, at=12.9), 13.0) == []
+    assert engine.incidents == ()
+    (opened,) = engine.flow("k3s-api", unexplained, replace(given_up, at=15.1), 15.2)
+    assert opened.change is Change.OPENED
+
+
+def test_a_connection_that_begins_after_the_rule_is_gone_is_news() -> None:
+    engine = Engine()
+    engine.observe(seen(finding()), 1.0)
+    engine.observe(seen(), 10.0)
+    unexplained = replace(finding(), mechanism=Mechanism.UNEXPLAINED, path=())
+    (opened,) = engine.flow("k3s-api", unexplained, flow(10.5), 11.0)
+    assert opened.change is Change.OPENED
