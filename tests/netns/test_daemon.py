@@ -98,8 +98,8 @@ def test_listener_gone_is_a_notice_not_an_alarm(space: Namespace, tmp_path: Path
             listener = socket.create_server(("0.0.0.0", 6444))
         space.run("nft", "add table ip any")  # sockets are read with the rules; without a commit every 30 s
         daemon.until_said("somebody listens again")
-        listener.close()
         assert daemon.state() == "delivered"
+        listener.close()  # which it notices at once
 
 
 def test_a_real_connection_confirms(module_lab: Lab, tmp_path: Path) -> None:
