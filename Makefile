@@ -91,7 +91,7 @@ install-check: setup  ## the package on booted Debian 12 and 13: install, upgrad
 
 test-vm: setup  ## the package and the probe on stock kernels, Debian 12 and 13 in QEMU side by side (root; no KVM needed)
 	$(call install,$(APT_DEB) $(APT_BOOT) $(APT_VM))
-	K3SWATCH_TIERS=vm $(BIN)/pytest tests/vm --numprocesses=2 --durations=0 $(ARGS)
+	K3SWATCH_TIERS=vm K3SWATCH_EVERY=$(K3SWATCH_EVERY) $(BIN)/pytest tests/vm --numprocesses=2 --durations=0 $(ARGS)
 
 fuzz-kernel: setup  ## N=100000: random rulesets and connections, the evaluator against the kernel (root); SEED=...
 	@PYTHONPATH=tests $(BIN)/python -m fuzz -n $(or $(N),10000) $(if $(SEED),--seed $(SEED)) $(ARGS)
