@@ -10,9 +10,8 @@ import struct
 
 from k3swatch.errors import DecodeError
 
-_CHAIN = struct.Struct(
-    "=I32sIiI"
-)  # struct ebt_entries: distinguisher, name, counter_offset, policy, nentries
+# struct ebt_entries: distinguisher, name, counter_offset, policy, nentries
+_CHAIN = struct.Struct("=I32sIiI")
 _ACCEPT = -1  # EBT_ACCEPT
 
 
@@ -26,9 +25,8 @@ def idle(entries: bytes) -> bool:
         if len(entries) - where < _CHAIN.size:
             raise DecodeError(f"ebtables-legacy: {len(entries) - where} stray bytes after the last chain")
         distinguisher, _, _, policy, rules = _CHAIN.unpack_from(entries, where)
-        if (
-            distinguisher or rules or policy != _ACCEPT
-        ):  # the first is a rule's bitmask where it is not a chain
+        # the first is a rule's bitmask where it is not a chain
+        if distinguisher or rules or policy != _ACCEPT:
             return False
         where += _CHAIN.size
     return True

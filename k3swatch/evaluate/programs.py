@@ -33,9 +33,12 @@ Way = tuple[Vantage, str]
 
 def attached(host: Host, port: ProtectedPort, ways: Sequence[Way]) -> Iterator[Finding]:
     """One finding for each program and each of the (vantage, address) pairs in `ways` that it can touch."""
-    for program in host.programs[:MOST]:
-        for vantage, text in ways:
-            if _touches(host, port, program, vantage, text):
+    told = 0
+    for program in host.programs:
+        touched = [way for way in ways if _touches(host, port, program, *way)]
+        told += bool(touched)
+        if told <= MOST:
+            for vantage, text in touched:
                 yield Finding(
                     State.UNKNOWN,
                     Mechanism.BPF if program.id or program.name == UNTOLD else Mechanism.NONE,

@@ -218,7 +218,7 @@ class HostReader:
         """This host now, for who protects `ports`; bounded, and never an exception."""
         host, now = read_host({port.port for port in ports}), self._clock.monotonic()
         sockets = host.sockets and self._holders.tell(host.sockets, ports, now)
-        programs, unreadable = self._programs.read(host, now)
+        programs, unreadable = self._programs.read(host, now, ports)
         self._last = replace(
             host,
             sockets=sockets,

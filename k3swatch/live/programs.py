@@ -13,7 +13,7 @@ from dataclasses import replace
 from k3swatch.decode.bpfobjects import Info, decode_filter, decode_info, decode_qdisc
 from k3swatch.errors import DecodeError, SourceError, Unsupported
 from k3swatch.live.hooked import others
-from k3swatch.model.port import CGROUP_SKB, Host, Interface, Program
+from k3swatch.model.port import CGROUP_SKB, Host, Interface, Program, ProtectedPort
 from k3swatch.sources import bpfobjects, procs, rtnetlink
 from k3swatch.sources.bpfobjects import TCX_EGRESS, TCX_INGRESS
 
@@ -45,8 +45,12 @@ class Programs:
         self._infos: dict[int, Info] = {}
         self._quickly: frozenset[Program] = frozenset()
 
-    def read(self, host: Host, now: float) -> tuple[tuple[Program, ...], tuple[str, ...]]:
-        """The programs, and what could not be read, one line each. `now` is in monotonic seconds. Never raises."""
+    def read(
+        self, host: Host, now: float, ports: Iterable[ProtectedPort] | None = None
+    ) -> tuple[tuple[Program, ...], tuple[str, ...]]:
+        """The programs, and what could not be read, one line each. `now` is in monotonic seconds. Of the listeners,
+        those of `ports` matter (None: all). Never raises.
+        """
         unreadable: list[str] = []
 
         def attempt(what: str, read: Callable[[], Iterator[Program]]) -> list[Program]:
@@ -59,24 +63,27 @@ class Programs:
             return []
 
         mount = procs.cgroup_mount()
-        groups = {socket.cgroup for socket in host.sockets or ()} - {0}
+        groups = _groups(host, ports)
         stale = self._asked_at is None or now - self._asked_at > KEPT
         if mount is not None and (stale or not groups <= self._groups.keys()):
             paths = dict(procs.cgroups(mount, GROUPS))
-            self._groups = {**dict.fromkeys(groups, ""), **{n: p for p, n in paths.items() if n in groups}}
+            self._groups = dict.fromkeys(groups, "") | {n: p for p, n in paths.items() if n in groups}
             self._below = attempt("BPF programs of control groups", lambda: _below(mount, paths))
             self._asked_at = now
-        found = attempt("BPF programs of this host", lambda: _quick(host, self._groups))
+        found = attempt("BPF programs of this host", lambda: _quick(host))
         found += attempt("netfilter's hooks", lambda: others(host))
-        self._quickly = frozenset(found)
+        seeing = attempt("BPF programs of listeners", lambda: _seeing_all(mount, self._groups))
+        self._quickly = frozenset(found + seeing)
         found += self._below
         found += attempt("BPF programs of interfaces", lambda: _on_interfaces(host))
-        return self._named(found[:MOST]), tuple(dict.fromkeys(unreadable))
+        # last: where systemd counts every unit's bytes they are many, and must not crowd out the others
+        return self._named([*found, *seeing][:MOST]), tuple(dict.fromkeys(unreadable))
 
     def moved(self, host: Host) -> bool:
         """Whether those that nothing tells us of are others than in the last `read` (where the kernel tells of XDP and
         tc, the caller is told). Raises what reading raises."""
-        return frozenset([*_quick(host, self._groups), *others(host)]) != self._quickly
+        seeing = _seeing_all(procs.cgroup_mount(), self._groups)
+        return frozenset([*_quick(host), *others(host), *seeing]) != self._quickly
 
     def _named(self, programs: list[Program]) -> tuple[Program, ...]:
         """The same with their names, where those may be asked: a confined daemon may not, but remembers."""
@@ -96,16 +103,20 @@ class Programs:
         )
 
 
-def _quick(host: Host, groups: Mapping[int, str]) -> Iterator[Program]:
-    """Those of the network namespace, the root of the control groups, the listeners' own `groups` and those above, and
-    tcx: attached without any event."""
+def _groups(host: Host, ports: Iterable[ProtectedPort] | None) -> set[int]:
+    """The ids of the control groups that the listeners are in."""
+    wanted = None if ports is None else {(port.protocol, port.port) for port in ports}
+    listeners = host.sockets or ()
+    return {one.cgroup for one in listeners if wanted is None or (one.protocol, one.port) in wanted} - {0}
+
+
+def _quick(host: Host) -> Iterator[Program]:
+    """Those of the network namespace, the root of the control groups and tcx: attached without any event."""
     for number in bpfobjects.query_netns(bpfobjects.SK_LOOKUP):
         yield Program("sk_lookup", "netns", number)
     mount = procs.cgroup_mount()
     if mount is not None:
         yield from _dialling(mount, "/")
-        for number, path in groups.items():
-            yield from _seeing(mount, number, path)
     for interface in _carriers(host):
         # what leaves by another interface is no connection to this host
         ways = ((TCX_INGRESS, "tcx ingress"), (TCX_EGRESS, "tcx egress"))
@@ -118,6 +129,12 @@ def _dialling(mount: str, path: str) -> Iterator[Program]:
     for kind, numbers in bpfobjects.query_cgroup(mount + path, tuple(_DIALLING)).items():
         for number in numbers:
             yield Program(_DIALLING[kind], path, number)
+
+
+def _seeing_all(mount: str | None, groups: Mapping[int, str]) -> Iterator[Program]:
+    """Those that see the packets of the listeners, by the control groups these are in."""
+    for number, path in groups.items() if mount is not None else ():
+        yield from _seeing(mount or "", number, path)
 
 
 def _seeing(mount: str, group: int, path: str) -> Iterator[Program]:

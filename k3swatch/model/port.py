@@ -123,8 +123,8 @@ class ListeningSocket:
 
 
 NETFILTER = "netfilter"  # how the hook of a Program begins that netfilter calls
-UNTOLD = "a BPF program"  # the name of one whose id the kernel does not tell
 CGROUP_SKB = "cgroup_skb"  # the same of one that sees the packets of a control group's sockets
+UNTOLD = "a BPF program"  # the name of one whose id the kernel does not tell
 
 
 @dataclass(frozen=True, slots=True)

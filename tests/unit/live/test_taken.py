@@ -126,3 +126,27 @@ def test_a_snapshot_keeps_both(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_snapshot_that_does_not_fit(document: object) -> None:
     with pytest.raises(DecodeError):
         beside.put(Host(sockets=(SOCKET,)), document)
+
+
+def test_programs_of_other_listeners_crowd_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd attaches two to each unit whose bytes it counts (DefaultIPAccounting=); what is on eth0 matters more."""
+    Proc(monkeypatch)
+    groups = [("/", 1), *((f"/system.slice/{n}.service", n) for n in range(100, 200))]
+    monkeypatch.setattr(procs, "cgroups", lambda mount, limit: iter(groups))
+    seeing = {bpfobjects.CGROUP_INET_INGRESS: [7], bpfobjects.CGROUP_INET_EGRESS: [8]}
+    monkeypatch.setattr(
+        bpfobjects,
+        "query_cgroup",
+        lambda path, kinds: seeing if set(kinds) & set(seeing) and path != "/cgroup/" else {},
+    )
+    monkeypatch.setattr(bpfobjects, "query", lambda target, kind: [])
+    monkeypatch.setattr(bpfobjects, "info", lambda program: None)
+    host = Host(
+        addresses=(LocalAddress(ipaddress.ip_address("192.0.2.1"), 2, 24),),
+        interfaces=(Interface(2, "nosuch0", xdp=(12,)),),
+        sockets=tuple(replace(SOCKET, port=n, cgroup=n) for n in range(100, 200)),
+    )
+    every, _ = Programs().read(host, 0.0)
+    assert ("xdp", 12) in {(each.hook, each.id) for each in every}
+    mine, _ = Programs().read(host, 0.0, [replace(API, port=150)])
+    assert {each.cgroup for each in mine} == {0, 150}
