@@ -211,13 +211,19 @@ def _given(walk: Walk, scene: Scene, chain: BaseChain, states: States, late: boo
                 if there or scene.protocol is not Protocol.TCP:
                     add(left, replace(packet, settled=True), (end.cube,))  # no other chain is asked
                 else:
-                    walk.note(Fate.REJECTED, packet, end.cube, end.path, why=RESET)
+                    _lost(walk, Fate.REJECTED, packet, end, RESET)
             else:
-                walk.note(Fate.DROPPED, packet, end.cube, end.path, why=GIVEN)
+                _lost(walk, Fate.DROPPED, packet, end, GIVEN)
         for other, some in after.items():
             if other.shadow is None:
                 add(left, replace(other, turned=turned), some)
     return merged(left)
+
+
+def _lost(walk: Walk, fate: Fate, packet: Packet, end: Outcome, why: str) -> None:
+    """Note a packet that a socket has been given and NAT then sends on: lost where conntrack has it going."""
+    walk.note(fate, packet, end.cube, end.path, why=why)
+    walk.outcomes[-1] = replace(walk.outcomes[-1], mechanism=end.mechanism, target=end.target)
 
 
 def _own(scene: Scene, target: Target, dport: int) -> bool:

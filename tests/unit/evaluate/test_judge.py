@@ -510,6 +510,39 @@ def test_a_socket_that_tproxy_gave_a_connection_to() -> None:
     assert elsewhere.mechanism is Mechanism.UNEXPLAINED
 
 
+def test_a_flow_that_tproxy_gave_to_a_socket_and_nat_then_sent_on() -> None:
+    """The kernel does not forward it. What is seen is where NAT sent it: the same cause, not one more."""
+    transparent = dataclasses.replace(
+        node().sockets[0],  # type: ignore[index]
+        address=ipaddress.ip_address("0.0.0.0"),
+        port=9000,
+        transparent=True,
+    )
+    host = dataclasses.replace(node(), sockets=(*(node().sockets or ()), transparent))
+    give: list[Expr] = [
+        *dport(6443),
+        Immediate(1, ipaddress.ip_address("127.0.0.1").packed),
+        Immediate(2, (9000).to_bytes(2)),
+        Tproxy(2, 1, 2),
+        *verdict(Code.ACCEPT),
+    ]
+    ruleset = prerouting(give, kind="filter", priority=-160)
+    ruleset.base("nat", "c", PREROUTING, [*dport(6443), *dnat("10.2.2.2", 6443)])
+    seen = explain_flow(
+        ruleset,
+        host,
+        API,
+        dataclasses.replace(flow("192.168.1.50", "192.168.1.233", "10.2.2.2"), outcome=Outcome.DROPPED),
+    )
+    assert (seen.state, seen.mechanism, seen.destination) == (
+        State.BLOCKED,
+        Mechanism.DNAT,
+        "10.2.2.2:6443",
+    )
+    static = [f for f in judge(ruleset, host, [API])[0].findings if f.vantage is Vantage.EXTERNAL]
+    assert {f.cause for f in static} == {seen.cause}
+
+
 def test_input_policy_that_forgot_the_port_is_blocked_for_others_only() -> None:
     ruleset = TableRuleset()
     loopback: list[Expr] = [Meta(1, 4), Cmp(1, 0, b"\1\0\0\0"), *verdict(Code.ACCEPT)]
