@@ -31,14 +31,14 @@ from k3swatch.sources.nftables import GenerationEvents
 COMMITS = int(os.environ.get("K3SWATCH_COMMITS", "100"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def space(root: None) -> Iterator[Namespace]:
     with namespaces("doer") as spaces:
         spaces["doer"].ip("link set lo up")
         yield spaces["doer"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def watch(space: Namespace) -> Iterator[FlowWatch]:
     with space.inside():
         watch = open_flow_watch()

@@ -66,7 +66,9 @@ def _try(lab: Lab, daemon: Daemon, case: Case) -> Result:
     if case.fine and seen.state != "delivered":
         lines.append(Line("daemon", "", "", "; ".join(seen.findings), "FALSE ALARM: it is nobody's hijack"))
     if any(" unexplained " in finding for finding in seen.findings):  # every case is made of what can be read
-        lines.append(Line("daemon", "", "", "; ".join(seen.findings), misnamed="no rule explains what it saw"))
+        lines.append(
+            Line("daemon", "", "", "; ".join(seen.findings), misnamed="no rule explains what it saw")
+        )
     detected = not any(line.wrong for line in lines)
     named = detected and not any(line.misnamed for line in lines)
     alarm = trial.port["state"] != "delivered" or seen.state != "delivered"

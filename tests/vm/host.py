@@ -113,9 +113,10 @@ class K3sHost:
         """What webhook.py was sent there, oldest first."""
         return [json.loads(line) for line in self.sh(f"cat {path} 2>/dev/null || true").splitlines()]
 
-    def dial(self, space: str, *addresses: str) -> list[str]:
-        """Who answers on 6443."""
-        return self.guest.run("python3", "/opt/lab.py", "dial", space, *addresses).stdout.split()
+    def dial(self, space: str, *addresses: str, timeout: int = 60) -> list[str]:
+        """Who answers on 6443; nobody does when there is no answer in `timeout` seconds."""
+        words = ("dial", str(timeout), space, *addresses)
+        return self.guest.run("python3", "/opt/lab.py", *words).stdout.split()
 
     def lab(self, *words: str) -> None:
         """What kubelet or kube-proxy would do: tests/netns/labctl.py."""

@@ -73,13 +73,15 @@ def test_real_connections(checkout: Guest, attach: str, tests: tuple[str, ...]) 
     output = run(
         checkout,
         f"tests/netns/test_probe.py -k '{chosen}'",
-        f"K3SWATCH_ATTACH={attach} K3SWATCH_MANY={MANY}",
+        f"K3SWATCH_ATTACH={attach} K3SWATCH_MANY={MANY} K3SWATCH_ONE_PROBE=1",
     )
     assert passed(output) == len(tests)
 
 
 def test_the_modules_come_and_go(checkout: Guest) -> None:
-    assert passed(run(checkout, "tests/vm/inside/modules.py")) == 6
+    every = EVERY or checkout.image.suite == "trixie"
+    chosen = "" if every else " -k 'not virtual_servers'"
+    assert passed(run(checkout, f"tests/vm/inside/modules.py{chosen}")) == (6 if every else 3)
 
 
 @pytest.mark.only("bookworm")
@@ -87,10 +89,10 @@ def test_sockets_take_connections(checkout: Guest) -> None:
     """A BPF program gives them away; another program's socket is the nearer one: told by the daemon, then confirmed."""
     output = run(
         checkout,
-        "tests/netns/test_taken.py -k 'sk_lookup_gives or confirms_whose'",
+        "tests/netns/test_taken.py -k 'sk_lookup_gives and confined or confirms_whose'",
         "K3SWATCH_PATIENCE=120",
     )
-    assert passed(output) == 3
+    assert passed(output) == 2
 
 
 @pytest.mark.parametrize("attach", ["fentry", "kprobe", "tracepoint"])
@@ -103,7 +105,7 @@ def test_virtual_servers(checkout: Guest, attach: str) -> None:
     output = run(
         checkout,
         "tests/vm/inside/virtual.py" + ("" if every else f" -k '{' or '.join(SOME_CASES)}'"),
-        f"K3SWATCH_ATTACH={attach} K3SWATCH_PATIENCE=6",
+        f"K3SWATCH_ATTACH={attach} K3SWATCH_PATIENCE=3",
     )
     cases = list((Path(__file__).parent / "ipvs").glob("*.case"))
     assert passed(output) == len(cases if every else SOME_CASES)

@@ -1,7 +1,7 @@
 """The lab of the netns tests, around this guest's own network namespace. Runs in the guest.
 
-lab.py serve                    build it and keep it up; systemd is told when it answers
-lab.py dial SPACE ADDRESS...    who answers on port 6443, a line for each; SPACE is client, other, pod, web or host
+lab.py serve                            build it and keep it up; systemd is told when it answers
+lab.py dial SECONDS SPACE ADDRESS...    who answers on port 6443, a line for each; SPACE is client, web, host or another
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def serve() -> None:
         signal.pause()
 
 
-def dial(space: str, *addresses: str) -> None:
+def dial(timeout: str, space: str, *addresses: str) -> None:
     names = dict(line.split("=") for line in NAMES.read_text().split())
     for address in addresses:
-        print(who_answers(Namespace(names[f"LAB_{space.upper()}"]), address, 6443, timeout=60))
+        print(who_answers(Namespace(names[f"LAB_{space.upper()}"]), address, 6443, timeout=float(timeout)))
 
 
 VERBS: dict[str, Callable[..., None]] = {"serve": serve, "dial": dial}
