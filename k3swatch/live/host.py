@@ -231,17 +231,28 @@ class HostReader:
     def moved(self, ports: Sequence[ProtectedPort]) -> bool:
         """Whether somebody listens or reads a queue, a virtual server or a program is there, a route leads nowhere, or
         a sysctl is set, otherwise than when it was last read: nothing tells us of these. Costs a fraction of `read`;
-        what cannot be read is left to the next of those.
+        what cannot be read is left to the next of those, and keeps nothing else from being looked at.
         """
         last = self._last
         if last is None or last.sockets is None:
             return False
-        try:
-            listeners = _listeners(ports) != _essence(last.sockets, ports)
-            virtual = decode_services(ipvs.read({port.port for port in ports})) != last.services
-            return listeners or virtual or self._programs.moved(last) or _rerouted(last) or _reset(last)
-        except (SourceError, DecodeError, OSError):
-            return False
+        sockets = last.sockets
+        looks: tuple[Callable[[], bool], ...] = (
+            lambda: _listeners(ports) != _essence(sockets, ports),
+            lambda: decode_services(ipvs.read({port.port for port in ports})) != last.services,
+            lambda: self._programs.moved(last),
+            lambda: _rerouted(last),
+            lambda: _reset(last),
+        )
+        return any(map(_seen, looks))
+
+
+def _seen(look: Callable[[], bool]) -> bool:
+    """Whether something was seen, as far as it can be read."""
+    try:
+        return look()
+    except (SourceError, DecodeError, OSError):
+        return False
 
 
 def _rerouted(last: Host) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from k3swatch.clock import SystemClock
 from k3swatch.demo.netns import namespaces
+from k3swatch.errors import SourceError
 from k3swatch.live.host import HostReader
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.routing import RTN_BLACKHOLE, RTN_UNREACHABLE, TO_TABLE
@@ -29,6 +32,23 @@ def test_a_route_that_refuses_is_noticed(root: None) -> None:
             assert kind in {route.type for route in routing.routes}
             assert not reader.moved(PORTS)
         space.shell("ip route del blackhole 10.1.0.0/16")
+        assert reader.moved(PORTS)
+
+
+def test_what_cannot_be_read_hides_no_route(root: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else is asked each second fails: sockets, virtual servers, programs and hooks."""
+
+    def fails(*_: object) -> None:
+        raise SourceError("not now")
+
+    with namespaces("routes") as spaces, spaces["routes"].inside():
+        reader = HostReader(SystemClock())
+        reader.read(PORTS)
+        monkeypatch.setattr("k3swatch.live.host._listeners", fails)
+        monkeypatch.setattr("k3swatch.live.ipvs.read", fails)
+        monkeypatch.setattr("k3swatch.live.programs.Programs.moved", fails)
+        assert not reader.moved(PORTS)
+        spaces["routes"].shell("ip link set lo up; ip route add blackhole 10.1.0.0/16")
         assert reader.moved(PORTS)
 
 
