@@ -95,10 +95,9 @@ def load(module_lab: Lab) -> Iterator[Callable[[], ProbeWatch]]:
 
     def load() -> ProbeWatch:
         if loaded and ONE_PROBE:
-            watch = loaded[0]
-            replace_keys(watch._probe.map("counts"), (), event.COUNT_KEY.size)
-            watch.read()
-            return watch
+            replace_keys(loaded[0]._probe.map("counts"), (), event.COUNT_KEY.size)
+            loaded[0].read()
+            return loaded[0]
         with module_lab.host.inside():
             watch = open_flow_watch(ATTACH)
         assert isinstance(watch, ProbeWatch), watch.refused

@@ -58,28 +58,21 @@ class Done:
 class Guest:
     """See above. Not for two threads."""
 
-    def __init__(self, image: Image, directory: Path, append: str = "", processors: str = PROCESSORS) -> None:
-        """Resume the snapshot; with `append`, parameters for the kernel, boot instead. `directory` is for scratch."""
+    def __init__(self, image: Image, directory: Path, processors: str = PROCESSORS) -> None:
+        """Resume the snapshot, which is made if there is none yet. `directory` is for scratch."""
         self._qemu = f"{_QEMU} {processors}"
         self.image, self.directory = image, directory
-        self.snapshots = set[str]()
-        self._append = append
+        self.snapshots = {SNAPSHOT}
+        self.boot_id = ""  # of the last `reboot`
         self._buffer = bytearray()
         directory.mkdir(parents=True, exist_ok=True)
         self._disk = directory / "disk.qcow2"
-        if append:
-            _overlay(image, self._disk)
-            self._start()
-            self.boot_id = self._hello()
-        else:
-            ready = image.ready(f"{self._qemu} {APPEND}")
-            with image.lock():
-                if not ready.exists():
-                    self._make_ready(ready)
-            shutil.copyfile(ready, self._disk)
-            self._start("-loadvm", SNAPSHOT)
-            self.snapshots.add(SNAPSHOT)
-            self.boot_id = ""
+        ready = image.ready(f"{self._qemu} {APPEND}")
+        with image.lock():
+            if not ready.exists():
+                self._make_ready(ready)
+        shutil.copyfile(ready, self._disk)
+        self._start("-loadvm", SNAPSHOT)
         self._set_clock()
 
     def run(self, *argv: str, stdin: bytes = b"", timeout: float = PATIENCE, check: bool = True) -> Done:
@@ -152,7 +145,7 @@ class Guest:
         options = {
             "kernel": self.image.directory / "vmlinuz",
             "initrd": self.image.directory / "initrd",
-            "append": f"{APPEND} {self._append}".strip(),
+            "append": APPEND,
             "drive": f"file={self._disk},if=virtio,format=qcow2,cache=unsafe",
             "serial": f"file:{self.directory / 'console.log'}",
             "mon": "chardev=qmp,mode=control",

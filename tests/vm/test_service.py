@@ -132,6 +132,7 @@ def test_after_a_reboot_it_tells_before_anybody_can_notice(host: K3sHost) -> Non
     host.guest.wait("the next hijack is told", lambda: len(host.entries(Kind.DIVERTED)) == 2)
 
 
+@pytest.mark.only("trixie")
 def test_with_more_capabilities_it_uses_fentry(host: K3sHost) -> None:
     """For whoever grants CAP_SYS_ADMIN; the daemon keeps it no longer than loading takes."""
     drop_in(host, "AmbientCapabilities=CAP_SYS_ADMIN", "CapabilityBoundingSet=CAP_SYS_ADMIN")
@@ -145,6 +146,7 @@ def test_with_more_capabilities_it_uses_fentry(host: K3sHost) -> None:
     assert host.connections("diverted") == {f"{POD}:6443": 2}
 
 
+@pytest.mark.only("bookworm")
 def test_where_perf_events_are_allowed_it_uses_kprobes(host: K3sHost) -> None:
     """kernel.perf_event_paranoid as upstream has it. When nf_nat is another, so is the daemon, within a minute."""
     host.sh("sysctl -q -w kernel.perf_event_paranoid=2")
