@@ -109,7 +109,7 @@ def _reversed(walk: Walk, scene: Scene, packet: Packet, cubes: tuple[Cube, ...])
     pods = {each.index for each in host.interfaces if each.kind == "veth"}  # nobody's way in but a pod's
     marked = host.sysctls.of(interface.name, "src_valid_mark") != 0
     answer = packet if marked else replace(packet, mark=NO_MARK)
-    back = replace(scene, turn=Turn.ANSWER, iif=None, uid=None)
+    back = scene.but(turn=Turn.ANSWER, iif=None, uid=None)
     step = _step(interface.name, "rp_filter", STRICT)
     for way, some in ways(routing, back, answer, inside, walk.leads, by_interface):
         kept = some

@@ -142,7 +142,7 @@ def run_at(walk: Walk, scene: Scene, chain: BaseChain, states: States, late: boo
     """The packets that leave a base chain in the hook it hangs in."""
     priority = max(chain.priority, 0) if late else chain.priority
     phased = walk.phased
-    states = run(walk, replace(scene, hook=chain.hook, priority=priority), chain, states)
+    states = run(walk, scene.but(hook=chain.hook, priority=priority), chain, states)
     if chain.type == "nat":
         walk.phased = phased  # it is not asked about later packets
     return states

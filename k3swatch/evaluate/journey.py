@@ -50,11 +50,11 @@ def outcomes(walk: Walk, scene: Scene, daddr: bytes, dport: int, backwards: bool
     mapped = len(walk.outcomes)
     there = {packet: cubes for packet, cubes in there.items() if not packet.sent and packet.shadow is None}
     walk.turn = Turn.ANSWER
-    back = _to_client(walk, replace(scene, turn=Turn.ANSWER), _later(there, NO_MARK), dport, silent)
+    back = _to_client(walk, scene.but(turn=Turn.ANSWER), _later(there, NO_MARK), dport, silent)
     if walk.phased:
         walk.turn = Turn.NEXT
         back = _again(_later(back, little(scene.mark, 4)))
-        back = _to_server(walk, replace(scene, turn=Turn.NEXT), back, dport, silent)
+        back = _to_server(walk, scene.but(turn=Turn.NEXT), back, dport, silent)
     for packet, cubes in silent.items():
         add(back, packet, cubes)
     _narrowed(walk, mapped, back)
@@ -64,51 +64,51 @@ def outcomes(walk: Walk, scene: Scene, daddr: bytes, dport: int, backwards: bool
 def _to_server(walk: Walk, scene: Scene, states: States, dport: int, silent: States) -> States:
     """What arrives of packets that the client sends: here, or out of this host."""
     if scene.vantage is Vantage.EXTERNAL:
-        scene = replace(scene, uid=None)
+        scene = scene.but(uid=None)
         states = admitted(walk, scene, _received(walk, scene, states, dport))
         here, away = _parted(walk, scene, states)
         here = hook(walk, _demultiplexed(scene, dport), INPUT, here, dport, late=True)
         for oif, going in away:
-            on = replace(scene, oif=oif)
+            on = scene.but(oif=oif)
             going = bridged(scene, oif, going, silent)
             going = hook(walk, on, FORWARD, forwarded(walk, scene, going), dport, late=True)
             here.update(_sent_out(walk, on, going, dport))
         return here
     loopback = _loopback(scene, "iif")
-    scene = replace(scene, oif=_loopback(scene, "oif"))
+    scene = scene.but(oif=_loopback(scene, "oif"))
     states = hook(walk, scene, OUTPUT, states, dport)
     here, away = _parted(walk, scene, states)
     here = _sent_out(walk, scene, here, dport)
-    inside = replace(scene, iif=loopback, oif=None, uid=None)
+    inside = scene.but(iif=loopback, oif=None, uid=None)
     here = _received(walk, inside, here, dport, nat=False, late=True)
     here = _staying(walk, scene, here)
     here = hook(walk, inside, INPUT, here, dport, nat=False, late=True)
     for oif, going in away:
-        here.update(_sent_out(walk, replace(scene, oif=oif), going, dport))
+        here.update(_sent_out(walk, scene.but(oif=oif), going, dport))
     return here
 
 
 def _to_client(walk: Walk, scene: Scene, states: States, dport: int, silent: States) -> States:
     """What arrives of the server's answers, from here or from elsewhere."""
     local = scene.vantage is Vantage.LOCAL
-    scene = replace(scene, sport=_usual(scene.sport))
+    scene = scene.but(sport=_usual(scene.sport))
     back: States = {}
     here = {packet: cubes for packet, cubes in states.items() if is_local(scene.host, packet.daddr)}
     away = {packet: cubes for packet, cubes in states.items() if packet not in here}
     if here:
         client = _loopback(scene, "oif") if local else _answered(scene)
-        out = replace(scene, iif=None, oif=client, uid=_server(scene, dport))
+        out = scene.but(iif=None, oif=client, uid=_server(scene, dport))
         here = answered(walk, out, hook(walk, out, OUTPUT, here, dport))
         here = _sent_out(walk, out, here, dport)
         if local:
-            inside = replace(scene, iif=_loopback(scene, "iif"), oif=None, uid=None)
+            inside = scene.but(iif=_loopback(scene, "iif"), oif=None, uid=None)
             here = _received(walk, inside, here, dport, late=True)
             here = hook(walk, inside, INPUT, here, dport, late=True)
         back.update(here)
     for way, coming in by_interface(scene, away):
-        inside = replace(scene, iif=way, oif=None, uid=None)
+        inside = scene.but(iif=way, oif=None, uid=None)
         coming = directly(scene, way, coming, silent)
-        through = inside if local else replace(inside, oif=_answered(scene))
+        through = inside if local else inside.but(oif=_answered(scene))
         coming = answered(walk, inside, _received(walk, through, coming, dport))
         if local:
             back.update(hook(walk, inside, INPUT, coming, dport, late=True))
@@ -124,7 +124,7 @@ def _received(
     """What comes in on an interface and passes IP's prerouting chains."""
     walked = partial(run, walk)
     states = arriving(walk, scene, states, walked)
-    states = hook(walk, replace(scene, oif=None), PREROUTING, states, dport, nat, late)
+    states = hook(walk, scene.but(oif=None), PREROUTING, states, dport, nat, late)
     return arriving(walk, scene, states, walked, late=True)
 
 
@@ -171,7 +171,7 @@ def _usual(sport: Var) -> Var:
 def _demultiplexed(scene: Scene, dport: int) -> Scene:
     """In the input hook a packet of a connection that exists has its socket already (tcp_v4_early_demux); not one that
     has come over loopback, which is routed already and so is not looked up (ip_rcv_finish_core)."""
-    return scene if scene.turn is Turn.FIRST else replace(scene, uid=_server(scene, dport))
+    return scene if scene.turn is Turn.FIRST else scene.but(uid=_server(scene, dport))
 
 
 def _server(scene: Scene, dport: int) -> Var:

@@ -98,7 +98,11 @@ def addressed(states: States, daddr: bytes) -> States:
 
 def merged(states: States) -> States:
     """The same states with as few cubes as possible."""
-    return {packet: simplify(cubes) if len(cubes) > 1 else cubes for packet, cubes in states.items()}
+    result = dict(states)  # a copy asks for no hash again
+    for packet, cubes in states.items():
+        if len(cubes) > 1:
+            result[packet] = simplify(cubes)
+    return result
 
 
 class Walk:

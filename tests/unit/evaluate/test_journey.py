@@ -9,6 +9,7 @@ import pytest
 from support.build import TableRuleset, daddr, dnat, dport, ip, jump, node, saddr, verdict
 
 from k3swatch.evaluate import explain_flow, judge
+from k3swatch.evaluate.packet import Turn, scene
 from k3swatch.evaluate.prefilter import phased, required_source
 from k3swatch.model.expr import (
     Bitwise,
@@ -86,6 +87,14 @@ def verdict_on(rules: TableRuleset) -> PortVerdict:
 def found(rules: TableRuleset, vantage: Vantage = Vantage.EXTERNAL) -> list[Finding]:
     """The findings in force for one vantage."""
     return [f for f in verdict_on(rules).findings if f.vantage is vantage and not f.shadowed]
+
+
+def test_a_scene_with_other_members_is_made_once() -> None:
+    first = scene(node(), Vantage.EXTERNAL, Family.IP, Protocol.TCP)
+    there, back = first.but(hook=FORWARD, priority=5), first.but(turn=Turn.ANSWER)
+    assert there == dataclasses.replace(first, hook=FORWARD, priority=5)
+    assert first.but(hook=FORWARD, priority=5) is there
+    assert there.but(turn=Turn.ANSWER) != back == first.but(turn=Turn.ANSWER)
 
 
 NAT: Base = ("nat", PREROUTING, -100, [AWAY])
