@@ -141,11 +141,17 @@ def _translated(walk: Walk, scene: Scene, number: int, states: States) -> States
 def run_at(walk: Walk, scene: Scene, chain: BaseChain, states: States, late: bool) -> States:
     """The packets that leave a base chain in the hook it hangs in."""
     priority = max(chain.priority, 0) if late else chain.priority
-    phased = walk.phased
-    states = run(walk, scene.but(hook=chain.hook, priority=priority), chain, states)
-    if chain.type == "nat":
-        walk.phased = phased  # it is not asked about later packets
-    return states
+    phased, start = walk.phased, len(walk.outcomes)
+    after = run(walk, scene.but(hook=chain.hook, priority=priority), chain, states)
+    if chain.type == "nat":  # it is not asked about later packets, so these come without what it writes
+        came = [*after, *(end.packet for end in walk.outcomes[start:] if end.packet is not None)]
+        walk.phased = phased or not {_written(each) for each in came} <= {_written(each) for each in states}
+    return after
+
+
+def _written(packet: Packet) -> object:
+    """What a rule can write to a packet; a connection's mark stays for later ones."""
+    return (packet.daddr, packet.dport, packet.mark, packet.patch)
 
 
 def _no_nat(packet: Packet, number: int) -> bool:
