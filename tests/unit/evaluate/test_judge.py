@@ -38,7 +38,7 @@ from k3swatch.model.expr import (
 )
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.flow import Flow, Outcome
-from k3swatch.model.port import ListeningSocket, ProtectedPort
+from k3swatch.model.port import Host, ListeningSocket, ProtectedPort
 from k3swatch.model.ruleset import (
     INPUT,
     OUTPUT,
@@ -483,23 +483,25 @@ def test_a_flow_no_rule_explains_is_unexplained() -> None:
     assert seen.destination == "10.9.9.9:6443"
 
 
+GIVE: list[Expr] = [
+    *dport(6443),
+    Immediate(1, ipaddress.ip_address("127.0.0.1").packed),
+    Immediate(2, (9000).to_bytes(2)),
+    Tproxy(2, 1, 2),
+]
+
+
+def transparent_proxy() -> Host:
+    """A host where a transparent socket listens on 9000, bound to any address."""
+    (first, *more) = node().sockets or ()
+    anywhere = ipaddress.ip_address("0.0.0.0")
+    proxy = dataclasses.replace(first, address=anywhere, port=9000, transparent=True)
+    return dataclasses.replace(node(), sockets=(first, *more, proxy))
+
+
 def test_a_socket_that_tproxy_gave_a_connection_to() -> None:
     """It tells its own address, or if it is bound to any the one that was dialled; the rule may have named another."""
-    transparent = dataclasses.replace(
-        node().sockets[0],  # type: ignore[index]
-        address=ipaddress.ip_address("0.0.0.0"),
-        port=9000,
-        transparent=True,
-    )
-    host = dataclasses.replace(node(), sockets=(*(node().sockets or ()), transparent))
-    ruleset = prerouting(
-        [
-            *dport(6443),
-            Immediate(1, ipaddress.ip_address("127.0.0.1").packed),
-            Immediate(2, (9000).to_bytes(2)),
-            Tproxy(2, 1, 2),
-        ]
-    )
+    ruleset, host = prerouting(GIVE), transparent_proxy()
     given = dataclasses.replace(flow("192.168.1.50", "192.168.1.233", "192.168.1.233", 9000), listener=7)
     seen = explain_flow(ruleset, host, API, given)
     assert seen.mechanism is Mechanism.TPROXY
@@ -512,33 +514,15 @@ def test_a_socket_that_tproxy_gave_a_connection_to() -> None:
 
 def test_a_flow_that_tproxy_gave_to_a_socket_and_nat_then_sent_on() -> None:
     """The kernel does not forward it. What is seen is where NAT sent it: the same cause, not one more."""
-    transparent = dataclasses.replace(
-        node().sockets[0],  # type: ignore[index]
-        address=ipaddress.ip_address("0.0.0.0"),
-        port=9000,
-        transparent=True,
+    ruleset, host = (
+        prerouting([*GIVE, *verdict(Code.ACCEPT)], kind="filter", priority=-160),
+        transparent_proxy(),
     )
-    host = dataclasses.replace(node(), sockets=(*(node().sockets or ()), transparent))
-    give: list[Expr] = [
-        *dport(6443),
-        Immediate(1, ipaddress.ip_address("127.0.0.1").packed),
-        Immediate(2, (9000).to_bytes(2)),
-        Tproxy(2, 1, 2),
-        *verdict(Code.ACCEPT),
-    ]
-    ruleset = prerouting(give, kind="filter", priority=-160)
     ruleset.base("nat", "c", PREROUTING, [*dport(6443), *dnat("10.2.2.2", 6443)])
-    seen = explain_flow(
-        ruleset,
-        host,
-        API,
-        dataclasses.replace(flow("192.168.1.50", "192.168.1.233", "10.2.2.2"), outcome=Outcome.DROPPED),
-    )
-    assert (seen.state, seen.mechanism, seen.destination) == (
-        State.BLOCKED,
-        Mechanism.DNAT,
-        "10.2.2.2:6443",
-    )
+    lost = dataclasses.replace(flow("192.168.1.50", "192.168.1.233", "10.2.2.2"), outcome=Outcome.DROPPED)
+    seen = explain_flow(ruleset, host, API, lost)
+    assert (seen.state, seen.mechanism) == (State.BLOCKED, Mechanism.DNAT)
+    assert seen.destination == "10.2.2.2:6443"
     static = [f for f in judge(ruleset, host, [API])[0].findings if f.vantage is Vantage.EXTERNAL]
     assert {f.cause for f in static} == {seen.cause}
 
