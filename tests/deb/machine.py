@@ -94,7 +94,9 @@ class Machine:
         )
         self._init = 0
         self.until(self._booted, "booted", 60)
-        self.run("ip", "link", "set", "lo", "up")
+        # 10.9.9.0/24 is where the tests send connections; nobody is there
+        lan = "ip link set lo up; ip link add lan type veth peer name far; ip link set lan up; ip link set far up"
+        self.run("sh", "-euc", f"{lan}; ip address add 10.9.9.1/24 dev lan")
 
     def _booted(self) -> bool:
         assert self._outer.poll() is None, "systemd did not start"

@@ -166,7 +166,7 @@ def test_a_stale_chain_ahead_of_a_live_one(k3s: Lab, containerd: Containerd) -> 
     by_container = {each["culprit"]["container"]: each for each in found}
     gone, live = by_container[sandbox], by_container[other]
     assert (gone["shadowed"], live["shadowed"]) == (False, True)
-    assert (gone["culprit"]["orphan"], live["culprit"]["orphan"]) == ("sandbox", None), gone["culprit"]
+    assert (gone["culprit"]["orphan"], live["culprit"]["orphan"]) == ("sandbox", None), json.dumps(gone)
     assert gone["culprit"]["notes"][0].startswith("left behind: the runtime has no container")
     assert f"kube-system/{SET}-zzzzz" in gone["culprit"]["notes"][1]
     assert gone["cure"].endswith(f": iptables -t nat -F CNI-DN-{chain}")
