@@ -162,10 +162,13 @@ def test_a_stale_chain_ahead_of_a_live_one(k3s: Lab, containerd: Containerd) -> 
     containerd.remove_pod(sandbox)
     again = "\n".join(stale).replace("-A CNI-HOSTPORT-DNAT ", "-I CNI-HOSTPORT-DNAT 1 ")
     k3s.host.run("iptables-restore", "--noflush", stdin=f"*nat\n:CNI-DN-{chain} - [0:0]\n{again}\nCOMMIT\n")
-    found = culprits(k3s.host, containerd.node)
-    by_container = {each["culprit"]["container"]: each for each in found}
-    gone, live = by_container[sandbox], by_container[other]
-    assert (gone["shadowed"], live["shadowed"]) == (False, True)
+    for _ in range(5):  # where the runtime is busy for longer than `check` waits, nothing is called an orphan
+        found = culprits(k3s.host, containerd.node)
+        by_container = {each["culprit"]["container"]: each for each in found}
+        gone, live = by_container[sandbox], by_container[other]
+        assert (gone["shadowed"], live["shadowed"]) == (False, True)
+        if gone["culprit"]["orphan"]:
+            break
     assert (gone["culprit"]["orphan"], live["culprit"]["orphan"]) == ("sandbox", None), json.dumps(gone)
     assert gone["culprit"]["notes"][0].startswith("left behind: the runtime has no container")
     assert f"kube-system/{SET}-zzzzz" in gone["culprit"]["notes"][1]
