@@ -65,7 +65,7 @@ def _try(lab: Lab, daemon: Daemon, case: Case) -> Result:
     lines = list(judge(trial))
     if case.fine and seen.state != "delivered":
         lines.append(Line("daemon", "", "", "; ".join(seen.findings), "FALSE ALARM: it is nobody's hijack"))
-    if any(" unexplained " in finding for finding in seen.findings):  # every case is made of what can be read
+    elif any(" unexplained " in finding for finding in seen.findings):  # all cases are made of rules
         lines.append(
             Line("daemon", "", "", "; ".join(seen.findings), misnamed="no rule explains what it saw")
         )
