@@ -12,7 +12,7 @@ from k3swatch.evaluate.cells import big, known
 from k3swatch.evaluate.cube import Cube, Kind, Var
 from k3swatch.evaluate.header import destination_address
 from k3swatch.evaluate.outcome import Fate
-from k3swatch.evaluate.packet import Packet, Scene, Turn, is_local
+from k3swatch.evaluate.packet import Packet, Scene, is_local
 from k3swatch.evaluate.ranges import Ranges, normal, size
 from k3swatch.evaluate.routing import Way, refuses, stays, ways
 from k3swatch.evaluate.walk import States, Walk, add, merged
@@ -129,7 +129,7 @@ def _ways(
 
 def _lost(walk: Walk, scene: Scene, packet: Packet, cubes: list[Cube], way: Way) -> None:
     words = "there is no route" if way.missing else "routing refuses it"
-    if scene.turn is Turn.ANSWER:
+    if not scene.from_client:
         words = "answers have no route" if way.missing else "routing refuses the answers"
     for cube in cubes:
         walk.note(Fate.DROPPED, packet, cube, way.steps, Mechanism.ROUTE, why=words)

@@ -96,6 +96,7 @@ _LOST = {
     Turn.FIRST: "refused on the way there",
     Turn.ANSWER: "answers are refused",
     Turn.NEXT: "refused as soon as the connection is there",
+    Turn.LATER: "answers are refused as soon as the connection is there",
 }
 
 

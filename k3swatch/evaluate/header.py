@@ -14,6 +14,7 @@ from k3swatch.model.words import Family, Protocol
 SADDR = {Family.IP: 12, Family.IP6: 8}  # offsets in the network header
 DADDR = {Family.IP: 16, Family.IP6: 24}
 TRANSLATED = "with source NAT to"  # words for the address that answers go to before it is undone
+PSH = 8  # of TCP's flags
 MAC = 6  # bytes of an Ethernet address
 
 
@@ -172,5 +173,11 @@ _ECN = {  # ECE and CWR when the client would like ECN, and ECE when the server 
 
 
 def tcp_flags(scene: Scene) -> Byte:
-    """The byte of TCP's flags: SYN, SYN and ACK, ACK."""
-    return _ECN.get(scene.turn, 0x10)
+    """The byte of TCP's flags: SYN, SYN and ACK, ACK; later ones have PSH, too, where they end what one end says."""
+    return _ECN.get(scene.turn) or Part(pushed(scene.turn), 0, PSH, 0x10)
+
+
+def pushed(turn: Turn) -> Var:
+    """Whether a later packet has PSH: PSH or 0."""
+    words = f"tcp flags psh{turn.value}"
+    return Var(words, ((0, 0), (PSH, PSH)), Kind.FIELD, words)

@@ -294,7 +294,7 @@ def _status(scene: Scene, packet: Packet) -> Cells:
 def status_bits(scene: Scene) -> int:
     """The bits of the status that say how far the connection is."""
     if scene.turn is not Turn.FIRST:
-        return CONFIRMED | SEEN_REPLY | (ASSURED if scene.turn is Turn.NEXT else 0)
+        return CONFIRMED | SEEN_REPLY | (0 if scene.turn is Turn.ANSWER else ASSURED)
     looped = scene.vantage is Vantage.LOCAL and scene.iif is not None
     return CONFIRMED if looped else 0  # it has passed postrouting
 

@@ -1,9 +1,9 @@
 """The hypothetical packets of a connection to a protected port, as the kernel would see them.
 
 `Scene` is what does not change on its way (vantage, client, interfaces, the host); `Packet` is what rules can change.
-A connection needs three: the first one (a SYN), the answer (SYN and ACK), and the client's next (an ACK), which stands
-for all that follow. Whichever it is, `Packet.daddr` and `dport` are the server's end, and `Scene.saddr` and `sport`
-the client's.
+A connection needs four: the first one (a SYN), the answer (SYN and ACK), the client's next (an ACK), and the server's,
+which stand for all that follow. Whichever it is, `Packet.daddr` and `dport` are the server's end, and `Scene.saddr` and
+`sport` the client's.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Turn(Enum):
     FIRST = ""
     ANSWER = " of the answer"
     NEXT = " of later packets"
+    LATER = " of later answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +147,12 @@ class Scene:
     @property
     def from_client(self) -> bool:
         """Whether the client sends it."""
-        return self.turn is not Turn.ANSWER
+        return self.turn in (Turn.FIRST, Turn.NEXT)
 
     @property
     def side(self) -> str:
         """For what is the same in all packets of one end, the words that tell it from the other's."""
-        return "" if self.from_client else self.turn.value
+        return "" if self.from_client else Turn.ANSWER.value
 
     @property
     def loopback(self) -> tuple[int, str]:

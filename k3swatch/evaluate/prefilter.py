@@ -102,15 +102,16 @@ def required_source(exprs: Sequence[Expr], family: Family) -> bytes | None:
 
 
 _TUPLE = frozenset({7, 8, 9, 10, 11, 12, 17, 19, 20, 21, 22})  # NFT_CT_*: protocols, addresses, ports, zone
+_ALIKE = frozenset({0, 1, 3})  # NFT_CT_STATE, _DIRECTION, _MARK
 _OWNER = (10, 11)  # NFT_META_SKUID, _SKGID: of a socket that only later packets have
 _STATE, _STATUS, _EXPIRES, _DIRECTION = 1, 0x40, 0x80, 0x1000  # XT_CONNTRACK_*
 
 
-def phased(exprs: Sequence[Expr]) -> bool:
-    """Whether the rule looks at what differs between the packets a client sends: what conntrack knows of the
+def phased(exprs: Sequence[Expr], from_client: bool = True) -> bool:
+    """Whether the rule looks at what differs between the packets that one end sends: what conntrack knows of the
     connection by now, TCP's flags and numbers. What it counts, or a length, is a condition for the first already.
     """
-    return any(map(_phased, exprs))
+    return any(map(_phased if from_client else _phased_answer, exprs))
 
 
 def _phased(expr: Expr) -> bool:
@@ -131,4 +132,16 @@ def _phased(expr: Expr) -> bool:
             return of_connection
         case XtTarget(spec=xt.SetMark(conntrack=True, op=op)):
             return op == 2  # restores what an earlier packet may have saved
+    return False
+
+
+def _phased_answer(expr: Expr) -> bool:
+    """Answers are established all, and of the server's socket; the connection's mark is looked at apart."""
+    match expr:
+        case Ct():
+            return expr.key not in _TUPLE and expr.key not in _ALIKE
+        case XtMatch(spec=xt.Conntrack(match=asked)):
+            return bool(asked & (_STATUS | _EXPIRES))
+        case Payload() | XtMatch(spec=xt.Ports()):
+            return _phased(expr)
     return False

@@ -120,11 +120,11 @@ class Walk:
         self.leads: Parts = {}  # the same by interface
         self.refuses: dict[Family, bool] = {}  # whether routing refuses anybody his answers
         self.phased = (
-            False  # a rule was run that may treat a later packet of the client otherwise than the first
+            False  # a rule was run that may treat a later packet of the same end otherwise than the first
         )
         self._ports: dict[Rule, Ranges | None] = {}
         self._blind: dict[tuple[Family, bool], dict[Rule, bool]] = {}
-        self._phased: dict[Rule, bool] = {}
+        self._phased: dict[bool, dict[Rule, bool]] = {True: {}, False: {}}  # by whether the client sends
         self._known: dict[Hashable, tuple[States, Result, list[Outcome], bool]] = {}
         self._index: dict[ChainRef, Index] = {}
         self._base: dict[tuple[int, int], tuple[BaseChain, ...]] = {}
@@ -217,10 +217,11 @@ class Walk:
             self._ports.setdefault(rule, required_ports(exprs))
         return known[rule]
 
-    def _is_phased(self, rule: Rule, exprs: Sequence[nft.Expr]) -> bool:
-        if rule not in self._phased:
-            self._phased[rule] = phased(exprs)
-        return self._phased[rule]
+    def _is_phased(self, rule: Rule, exprs: Sequence[nft.Expr], from_client: bool) -> bool:
+        known = self._phased[from_client]
+        if rule not in known:
+            known[rule] = phased(exprs, from_client)
+        return known[rule]
 
     def _rules(self, scene: Scene, ref: ChainRef, states: States) -> Sequence[Rule]:
         """The rules that any of the packets could match: those about other addresses are passed over."""
@@ -243,7 +244,7 @@ class Walk:
             ):
                 return states
         exprs = self.ruleset.expressions(rule)
-        self.phased = self.phased or self._is_phased(rule, exprs)
+        self.phased = self.phased or self._is_phased(rule, exprs, scene.from_client)
         following: States = {}
         jumping: dict[Verdict, States] = {}
         count = 0

@@ -15,7 +15,19 @@ from fuzz.compare import compare
 from fuzz.generate import case
 from fuzz.rig import Rig
 from k3swatch.errors import K3swatchError
-from k3swatch.evaluate import fib, hooks, journey, lookups, mapping, native, packet, walk, xtables, xtargets
+from k3swatch.evaluate import (
+    fib,
+    hooks,
+    journey,
+    lookups,
+    mapping,
+    native,
+    packet,
+    passage,
+    walk,
+    xtables,
+    xtargets,
+)
 from k3swatch.evaluate.machine import split
 from k3swatch.model import expr as nft
 from k3swatch.model import xt
@@ -151,7 +163,12 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
     "source NAT unseen": lambda: _both(
         _around(mapping, "source_nat", _source_kept), _around(xtargets, "source_nat", _source_kept)
     ),
-    "the way in by loopback forgotten": lambda: _around(journey, "hook", _no_way_in),
+    "of the answers only the first": lambda: _around(
+        journey, "_onward", lambda do, w, s, there, back, tell, port, silent: do(
+            w, s, there, back, (tell[0], False), port, silent
+        )
+    ),
+    "the way in by loopback forgotten": lambda: _around(passage, "hook", _no_way_in),
 }  # fmt: skip
 
 

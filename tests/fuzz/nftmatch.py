@@ -49,6 +49,7 @@ class Matches:
             "tcp dport & 0xff00 == 0x1900", "tcp dport & 0x0003 != 0x0003", "meta l4proto tcp", "udp dport 6443",
             "tcp sport >= 1024 tcp dport 6443", "tcp sport 32768-60999", "tcp sport < 1024",
             "tcp flags & (fin | syn | rst | ack) == syn tcp dport 6443", "tcp flags syn", "tcp flags != syn",
+            "tcp flags & (syn | ack) == ack", "tcp flags & (syn | ack) != ack", "tcp flags & psh == psh",
             "ip protocol tcp tcp dport 6443" if p.ip == "ip" else "ip6 nexthdr tcp tcp dport 6443",
             f"tcp dport @{self.ports()}", f"tcp dport != @{self.ports()}", "tcp dport 6443 tcp sport != 22",
             "tcp dport { 1-1000, 6443-6450 }", "meta l4proto tcp @th,16,16 6443", "tcp dport 6443-8443",
@@ -153,7 +154,7 @@ class Matches:
         if spot.tracked:
             options += [
                 "ct direction original", "ct direction reply", "ct status dnat", "ct status != snat",
-                "ct mark 0x0", f"ct mark {mark}", "ct protocol tcp", "ct original proto-dst != 22",
+                "ct mark 0x0", f"ct mark {mark}", "ct protocol tcp", "ct status assured", "ct original proto-dst != 22",
                 f"ct original {spot.places.ip} daddr {spot.places.host}", f"ct mark & {mark} == 0x0",
                 f"ct original {spot.places.ip} saddr != {spot.places.client}",
             ]  # fmt: skip

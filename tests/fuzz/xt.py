@@ -21,7 +21,8 @@ PORTS = (
     "-p tcp --dport 22", "-p tcp --dport 6000:7000", "-p tcp --dport 1:6442", "-p tcp ! --dport 6443",
     "-p tcp ! --dport 22", "-p tcp -m multiport --dports 22,6443", "-p tcp -m multiport ! --dports 80,443",
     "-p tcp -m multiport --dports 9,6440:6450", "-p tcp -m multiport ! --dports 6443,6444", "-p tcp --syn",
-    "-p tcp ! --syn", "-p tcp --sport 1024: --dport 6443", "-p tcp -m multiport --ports 6443", "! -p udp", "-p tcp",
+    "-p tcp ! --syn", "-p tcp --tcp-flags SYN,ACK ACK", "-p tcp --tcp-flags PSH PSH",
+    "-p tcp --sport 1024: --dport 6443", "-p tcp -m multiport --ports 6443", "! -p udp", "-p tcp",
     "-p udp --dport 6443", "-p tcp --tcp-flags SYN,RST SYN --dport 6443", "-p tcp ! --sport 22 --dport 6443:",
     "-p tcp -m multiport --sports 32768:60999",
 )  # fmt: skip
@@ -175,7 +176,8 @@ class Xtables:
             "-m conntrack --ctstate UNTRACKED", "-m conntrack ! --ctstate INVALID,SNAT",
             "-m conntrack --ctdir ORIGINAL", "-m conntrack --ctorigdstport 6443", f"-m conntrack --ctorigdst {p.host}",
             f"-m conntrack ! --ctorigsrc {p.client}", "-m conntrack --ctproto tcp", "-m comment --comment x",
-            "-m pkttype --pkt-type unicast", "-m conntrack --ctstatus NONE", "-m pkttype ! --pkt-type broadcast",
+            "-m pkttype --pkt-type unicast", "-m conntrack --ctstatus NONE", "-m conntrack --ctstatus ASSURED",
+            "-m pkttype ! --pkt-type broadcast",
         )  # fmt: skip
         wanted = {"marks": "mark", "states": "ct"}.get(self.theme, "")
         if self.theme == "marks" and self.rng.random() < 0.5:

@@ -1,7 +1,8 @@
 """Many real TCP connections in a few milliseconds: one thread plays all clients and all servers of a lab.
 
-A server says where it accepted, as `host 192.168.1.233:8443`: the namespace, the address and the port that the
-connection really ended at. That is the ground truth for "where does it go", sharper than a server's name.
+A server that is asked says where it accepted, as `host 192.168.1.233:8443`: the namespace, the address and the port
+that the connection really ended at. That is the ground truth for "where does it go", sharper than a server's name.
+The client speaks first, as in TLS: what gets no data through is no connection.
 
 Every connection gets a source port that no other has; sockets are reset when they are done, so nothing of them (no
 TIME_WAIT) meets the next ruleset. What has not answered after a while in which nothing happened anywhere is a timeout:
@@ -18,7 +19,7 @@ import select
 import socket
 import struct
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from k3swatch.demo.apiserver import IP_TRANSPARENT, IPV6_TRANSPARENT, REFUSED, RESET, TIMEOUT, UNREACHABLE
@@ -32,7 +33,7 @@ LISTENERS = (  # namespace, port, address: those of k3swatch.demo.lab
     ("web", 6443, "::"),
 )
 PATIENCE = 0.05  # seconds without any event
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_RESET_ON_CLOSE, _WAIT_ON_CLOSE = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 _ERRORS = {errno.ECONNREFUSED: REFUSED, errno.ETIMEDOUT: TIMEOUT, errno.ECONNRESET: RESET}
 _PORTS = range(32800, 60900)  # of those a client that does not choose is given
 
@@ -96,6 +97,7 @@ class Dialer:
         answers: dict[int, str] = {}
         ports: list[int] = []
         waiting: dict[int, tuple[int, socket.socket]] = {}
+        accepted: dict[int, tuple[str, socket.socket]] = {}
         try:
             for index, each in enumerate(dials):
                 client = self._client(each)
@@ -107,17 +109,21 @@ class Dialer:
                     waiting.pop(client.fileno())
                     client.close()
                 else:
-                    self._poll.register(client, select.EPOLLIN)
+                    self._poll.register(client, select.EPOLLIN | select.EPOLLOUT)
             while waiting and (events := self._poll.poll(patience)):
-                for number, _ in events:
+                for number, event in events:
                     if number in self._listeners:
-                        self._accept(number)
+                        accepted.update(self._accept(number))
+                    elif number in accepted:
+                        self._say(*accepted.pop(number))
+                    elif number in waiting and event == select.EPOLLOUT:
+                        self._ask(waiting[number][1])
                     elif number in waiting:
                         index, client = waiting.pop(number)
                         answers[index] = self._hear(client)
         finally:
-            for _, client in waiting.values():
-                client.close()
+            for _, each_end in (*waiting.values(), *accepted.values()):
+                each_end.close()
         return [Answer(answers.get(index, TIMEOUT), port) for index, port in enumerate(ports)]
 
     def _client(self, each: Dial) -> socket.socket:
@@ -144,21 +150,36 @@ class Dialer:
                 break
         return client
 
-    def _accept(self, number: int) -> None:
+    def _accept(self, number: int) -> dict[int, tuple[str, socket.socket]]:
+        """Who has connected, with what to tell him when he asks."""
         name, listener = self._listeners[number]
+        accepted: dict[int, tuple[str, socket.socket]] = {}
         while True:
             try:
                 server, _ = listener.accept()
             except BlockingIOError:
-                return
+                return accepted
             except OSError:
                 continue  # it was gone before we looked
-            with server:
-                host, port = server.getsockname()[0], listener.getsockname()[1]  # tproxy: not the one dialled
-                address = ipaddress.ip_address(host.partition("%")[0])
-                address = getattr(address, "ipv4_mapped", None) or address
-                where = f"[{address}]" if address.version == 6 else f"{address}"
-                server.send(f"{name} {where}:{port}".encode())
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            host, port = server.getsockname()[0], listener.getsockname()[1]  # tproxy: not the one dialled
+            address = ipaddress.ip_address(host.partition("%")[0])
+            address = getattr(address, "ipv4_mapped", None) or address
+            where = f"[{address}]" if address.version == 6 else f"{address}"
+            accepted[server.fileno()] = (f"{name} {where}:{port}", server)
+            self._poll.register(server, select.EPOLLIN)
+
+    @staticmethod
+    def _say(where: str, server: socket.socket) -> None:
+        with server, suppress(OSError):  # it may have been reset
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _WAIT_ON_CLOSE)
+            if server.recv(1):
+                server.send(where.encode())
+
+    def _ask(self, client: socket.socket) -> None:
+        self._poll.modify(client, select.EPOLLIN)
+        with suppress(OSError):  # it is heard of when read from
+            client.send(b"?")
 
     def _hear(self, client: socket.socket) -> str:
         self._poll.unregister(client)

@@ -60,6 +60,7 @@ def state(bits: int) -> list[Expr]:
 ESTABLISHED, NEW, INVALID, UNTRACKED = state(2), state(8), state(1), state(64)
 REPLY: list[Expr] = [Ct(1, 1), Cmp(1, 0, b"\1")]
 XT_NOT_SYN = Ports(6, flags_mask=0x17, flags_compare=2, invert_flags=True)
+XT_NOT_SYN_ALONE = Ports(6, flags_mask=2, flags_compare=0)
 NOT_SYN: list[Expr] = [Payload(1, 2, 13, 1), Bitwise(1, 1, 1, b"\x17", b"\0"), Cmp(1, 1, b"\2")]
 
 
@@ -365,6 +366,79 @@ def test_later_packets_are_not_looked_at_where_nothing_tells_them_apart() -> Non
     assert not found(
         ruleset(("filter", INPUT, 0, [[*ESTABLISHED, *ACCEPT], [*NOT_SYN, *dport(6443), *DROP]]))
     )
+
+
+def flags(mask: int, value: int, op: int = 0) -> list[Expr]:
+    return [Payload(1, 2, 13, 1), Bitwise(1, 1, 1, bytes([mask]), b"\0"), Cmp(1, op, bytes([value]))]
+
+
+SYN, PSH, ACK, ASSURED = 2, 8, 16, b"\4\0\0\0"
+STATUS: list[Expr] = [Ct(1, 2), Bitwise(1, 1, 4, ASSURED, bytes(4)), Cmp(1, 1, bytes(4))]
+ALREADY: list[Expr] = [*sport(6443), Ct(1, 3), Cmp(1, 0, b"\7\0\0\0"), *DROP]
+NOTE: list[Expr] = [*sport(6443), Immediate(1, b"\7\0\0\0"), CtSet(1, 3)]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        pytest.param([[*flags(SYN, 0), *DROP]], id="no SYN"),
+        pytest.param([[*flags(SYN, SYN), *ACCEPT], DROP], id="everything but a SYN"),
+        pytest.param([[*STATUS, *DROP]], id="assured"),
+        pytest.param(
+            [[XtMatch("conntrack", 3, b"", Conntrack(0x40, 0, status_mask=4)), *DROP]], id="xt assured"
+        ),
+        pytest.param([[XtMatch("tcp", 0, b"", XT_NOT_SYN_ALONE), *DROP]], id="xt no SYN"),
+        pytest.param([ALREADY, NOTE], id="the mark that the first has left"),
+    ],
+)
+@pytest.mark.parametrize("hook", [OUTPUT, POSTROUTING])
+def test_later_answers(rules: list[list[Expr]], hook: int) -> None:
+    (finding,) = found(ruleset(("filter", hook, 0, rules)))
+    assert (finding.state, finding.conditions) == (State.BLOCKED, ())
+    assert finding.why == "answers are refused as soon as the connection is there"
+
+
+def test_later_answers_are_not_looked_at_where_nothing_tells_them_apart() -> None:
+    for same in (ESTABLISHED, REPLY, sport(6443), [Ct(1, 3), Cmp(1, 0, bytes(4))]):
+        assert not phased([*same, *DROP], from_client=False)
+    for test in (STATUS, NOT_SYN, [XtMatch("tcp", 0, b"", XT_NOT_SYN)]):
+        assert phased([*test, *DROP], from_client=False)
+
+
+def test_a_mark_that_only_some_connections_are_left_with() -> None:
+    some: list[Expr] = [*daddr("192.168.1.51"), *NOTE]
+    (finding,) = found(ruleset(("filter", OUTPUT, 0, [ALREADY, some])))
+    assert (finding.state, finding.conditions) == (State.BLOCKED, ("from 192.168.1.51",))
+
+
+def counted(most: int) -> list[list[Expr]]:
+    """Rules that count a connection's answers in its mark, and drop the one after `most`."""
+    rules: list[list[Expr]] = [
+        [Ct(1, 3), Cmp(1, 0, n.to_bytes(4, "little")), Immediate(1, (n + 1).to_bytes(4, "little")),
+         CtSet(1, 3), *ACCEPT]
+        for n in range(most)
+    ]  # fmt: skip
+    return [*rules, [Ct(1, 3), Cmp(1, 0, most.to_bytes(4, "little")), *DROP]]
+
+
+@pytest.mark.parametrize(("most", "state"), [(1, State.BLOCKED), (5, State.BLOCKED), (50, State.UNKNOWN)])
+def test_marks_that_change_with_every_packet(most: int, state: State) -> None:
+    (finding,) = found(ruleset(("filter", OUTPUT, 0, counted(most))))
+    assert (finding.state, finding.conditions) == (state, ())
+
+
+@pytest.mark.parametrize("hook", [INPUT, OUTPUT])
+def test_what_ends_a_request_or_a_response_is_pushed(hook: int) -> None:
+    (finding,) = found(ruleset(("filter", hook, 0, [[*flags(PSH, PSH), *DROP]])))
+    assert (finding.state, finding.conditions) == (State.BLOCKED, ())
+
+
+@pytest.mark.parametrize("hook", [INPUT, OUTPUT])
+def test_what_only_acknowledges_may_be_missed(hook: int) -> None:
+    (finding,) = found(ruleset(("filter", hook, 0, [[*flags(0xFF, ACK), *DROP]])))
+    assert (finding.state, finding.conditions) == (State.UNKNOWN, ())
+    assert "only acknowledges" in (finding.why or "")
+    assert not found(ruleset(("filter", hook, 0, [[*flags(ACK | PSH, PSH), *DROP]])))  # a scan
 
 
 def test_a_flow_that_was_dropped_on_its_way_is_explained_by_both_rules() -> None:

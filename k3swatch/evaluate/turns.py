@@ -1,0 +1,96 @@
+"""From one packet of a connection to the next: who has it then, what is known of it by now, what its loss means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from k3swatch.evaluate.cells import Cells
+from k3swatch.evaluate.cube import Cube, Var, exceeds
+from k3swatch.evaluate.header import PSH, pushed
+from k3swatch.evaluate.outcome import Fate
+from k3swatch.evaluate.packet import Packet
+from k3swatch.evaluate.walk import States, Walk, add, merged
+
+Marks = dict[Cells, tuple[Cube, ...]]  # of connections, and whose
+
+NO_DATA = "refused where it only acknowledges: what comes of it depends on who speaks first"
+
+
+def later(states: States, mark: Cells) -> States:
+    """The next packet of the same connections, from its other end."""
+    result: States = {}
+    for packet, cubes in states.items():
+        now = Packet(
+            packet.daddr,
+            packet.dport,
+            mark,
+            ctmark=packet.ctmark,
+            zone=packet.zone,
+            dialled=packet.dialled,
+            snatted=packet.snatted,
+            turned=packet.turned,
+            reached=packet.reached or (packet.dialled and (packet.daddr, packet.dport)),
+            connected=packet.tracked and packet.connected,
+        )
+        add(result, now, cubes)
+    return merged(result)
+
+
+def again(states: States) -> States:
+    """As the client sends them: to where it dialled."""
+    result: States = {}
+    for packet, cubes in states.items():
+        daddr, dport = packet.dialled or (packet.daddr, packet.dport)
+        add(result, replace(packet, daddr=daddr, dport=dport), cubes)
+    return result
+
+
+def marks(states: States) -> Marks:
+    """Which mark of the connection whose packets come with."""
+    result: Marks = {}
+    for packet, cubes in states.items():
+        result[packet.ctmark] = (*result.get(packet.ctmark, ()), *cubes)
+    return result
+
+
+def another(now: Marks, seen: Marks) -> bool:
+    """Whether any connection comes with a mark that it was not seen with. Of one mark there is nobody new: connections
+    get lost, but none is found.
+    """
+    if len(seen) == 1 and now.keys() <= seen.keys():
+        return False
+    return any(exceeds(cubes, seen.get(mark, ())) for mark, cubes in now.items())
+
+
+def note(now: Marks, seen: Marks) -> None:
+    """Put to what was seen."""
+    for mark, cubes in now.items():
+        seen[mark] = (*seen.get(mark, ()), *cubes)
+
+
+def carrying(walk: Walk, states: States, begin: int) -> States:
+    """The connections whose later packets arrive, those that end what one end says (with PSH: every request and
+    every response has one). Where only those with PSH are lost, by the outcomes from `begin` on, the connection is.
+    """
+    var = pushed(walk.turn)
+    for place, end in enumerate(walk.outcomes[begin:], begin):
+        if end.fate not in (Fate.DROPPED, Fate.REJECTED):
+            continue
+        cube = _with_data(end.cube, var)
+        if cube is not None:
+            walk.outcomes[place] = replace(end, cube=cube)
+        else:
+            cube = end.cube.replace(var, var.base)
+            walk.outcomes[place] = replace(end, fate=Fate.UNKNOWN, cube=cube, why=NO_DATA)
+    result: States = {}
+    for packet, cubes in states.items():
+        left = [some for some in (_with_data(cube, var) for cube in cubes) if some is not None]
+        if left:
+            add(result, packet, left)
+    return merged(result)
+
+
+def _with_data(cube: Cube, var: Var) -> Cube | None:
+    """The part of the cube with PSH, whatever else; None where there is none."""
+    some = cube.restrict(var, ((PSH, PSH),))
+    return None if some is None else some.replace(var, var.base)
