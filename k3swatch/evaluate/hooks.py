@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from k3swatch.evaluate import ipvs
 from k3swatch.evaluate.crossroads import rerouted
-from k3swatch.evaluate.mapping import redirected, unknown_source
+from k3swatch.evaluate.mapping import redirected
 from k3swatch.evaluate.outcome import Fate, Outcome, Target, Turned
 from k3swatch.evaluate.packet import NAT_DST, NAT_SRC, TPROXIED, Packet, Scene, Turn, is_local
+from k3swatch.evaluate.sourcenat import unknown_source
 from k3swatch.evaluate.walk import States, Walk, add, merged
 from k3swatch.model.expr import Code
 from k3swatch.model.ipvs import IPVS

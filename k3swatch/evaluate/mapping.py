@@ -7,16 +7,15 @@ nf_nat_redirect.c, nft_nat.c, nft_masq.c, nft_redir.c.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import replace
 
-from k3swatch.evaluate.cells import Byte, Cells, known
+from k3swatch.evaluate.cells import known
 from k3swatch.evaluate.cube import Box, Cube, Kind, Var
-from k3swatch.evaluate.header import SADDR, environment
-from k3swatch.evaluate.machine import Context, Path, ended, rewrite
+from k3swatch.evaluate.machine import Context, Path, rewrite
 from k3swatch.evaluate.outcome import Target
 from k3swatch.evaluate.packet import Scene, is_local, owner_of
+from k3swatch.evaluate.sourcenat import Ports, masquerade, source_nat
 from k3swatch.model import xt
-from k3swatch.model.expr import Code, Ct, CtSet, Expr, Masq, Nat, Redir, Verdict, XtMatch, XtTarget
+from k3swatch.model.expr import Ct, CtSet, Expr, Masq, Nat, Redir, XtMatch, XtTarget
 from k3swatch.model.port import family_of
 from k3swatch.model.words import Family, Mechanism, Vantage
 
@@ -26,8 +25,6 @@ MOST_LOCAL = 16  # addresses of ours told apart in one range
 
 _TRACKING = (Nat, Masq, Redir, Ct, CtSet)
 _XT_TRACKING = (xt.NatRange, xt.Conntrack, xt.State, xt.XtNotrack)
-
-Ports = tuple[int, int] | str | None  # None: kept; a string: not to be known
 
 
 def nat(context: Context, expr: Nat, path: Path) -> list[Path]:
@@ -46,7 +43,7 @@ def nat(context: Context, expr: Nat, path: Path) -> list[Path]:
 
 def masq(context: Context, expr: Masq, path: Path) -> list[Path]:
     """nft_masq_eval."""
-    return source_nat(context, path, None, None)
+    return masquerade(context, path, None)
 
 
 def redir(context: Context, expr: Redir, path: Path) -> list[Path]:
@@ -75,38 +72,6 @@ def read_ports(path: Path, low: int | None, high: int | None) -> Ports:
     if first is None or last is None:
         return "computed"
     return int.from_bytes(first), int.from_bytes(last)
-
-
-def source_nat(context: Context, path: Path, address: Cells | None, ports: Ports) -> list[Path]:
-    """From `address` (None: not to be known) and port from here on; the verdict is accept. Who comes from there already
-    stays as he is (IPS_SRC_NAT is not set), and no other chain is asked about him either.
-    """
-    same = known(address) if address is not None and ports is None and not path.packet.patch else None
-    ways = [path]
-    if same is not None:
-        own = int.from_bytes(same)
-        inside, outside = path.cube.split([(context.scene.saddr, ((own, own),))])
-        ways = [path.fork(cube) for cube in outside]
-        if inside is not None:
-            way = path.fork(inside)
-            way.packet = replace(way.packet, sourced=True)
-            ways.append(ended(way, Verdict(Code.ACCEPT)))
-    written = unknown_source(context.scene, address)
-    if isinstance(ports, str) or (ports and ports[0] != ports[1]):
-        written |= {(2, n): cell for n, cell in enumerate(environment("sport after source NAT", 2))}
-    elif ports:
-        written |= {(2, n): byte for n, byte in enumerate(ports[0].to_bytes(2))}
-    for way in ways:
-        if not way.packet.sourced:
-            way.packet = replace(way.packet.overwritten(written), snatted=True, sourced=True)
-            ended(way, Verdict(Code.ACCEPT))
-    return ways
-
-
-def unknown_source(scene: Scene, address: Cells | None = None) -> dict[tuple[int, int], Byte]:
-    """The source address as source NAT leaves it, in the bytes of the header; None: not to be known."""
-    cells = address or environment(f"{scene.family} saddr after source NAT", scene.family.length)
-    return {(1, SADDR[scene.family] + n): cell for n, cell in enumerate(cells)}
 
 
 def map_to(

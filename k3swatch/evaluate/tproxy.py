@@ -12,10 +12,11 @@ from dataclasses import replace
 from k3swatch.evaluate.cells import masked
 from k3swatch.evaluate.cube import Cube, Kind
 from k3swatch.evaluate.machine import Context, Path, ended, maybe, with_mark
-from k3swatch.evaluate.mapping import Ports, read_address, read_ports, redirect_address
+from k3swatch.evaluate.mapping import read_address, read_ports, redirect_address
 from k3swatch.evaluate.outcome import Fate, Target
 from k3swatch.evaluate.packet import TPROXIED, Turn, Turned, is_local
 from k3swatch.evaluate.ranges import normal
+from k3swatch.evaluate.sourcenat import Ports
 from k3swatch.model import xt
 from k3swatch.model.expr import Code, Tproxy, Verdict
 from k3swatch.model.port import ListeningSocket

@@ -9,10 +9,11 @@ from k3swatch.evaluate import ebtables
 from k3swatch.evaluate.cells import combined, little, masked
 from k3swatch.evaluate.cube import Kind, Var
 from k3swatch.evaluate.machine import REJECTED, Context, Path, ended, unreadable, with_mark
-from k3swatch.evaluate.mapping import NETMAP, map_to, redirect_to, source_nat
+from k3swatch.evaluate.mapping import NETMAP, map_to, redirect_to
 from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import has_connection
 from k3swatch.evaluate.queues import handed, queued
+from k3swatch.evaluate.sourcenat import masquerade, source_nat
 from k3swatch.evaluate.statements import notrack, synproxy
 from k3swatch.evaluate.tproxy import xt_tproxy
 from k3swatch.model import xt
@@ -56,9 +57,11 @@ def target(context: Context, expr: XtTarget, path: Path) -> list[Path]:
 def _nat(context: Context, spec: xt.NatRange, path: Path) -> list[Path]:
     ips, proto, offset = 1, 2, 32
     ports = spec.port if spec.flags & proto else None
-    if spec.target in ("SNAT", "MASQUERADE"):
+    if spec.target == "MASQUERADE":
+        return masquerade(context, path, ports)
+    if spec.target == "SNAT":
         address = spec.addr[0][: context.scene.family.length]
-        one = spec.target == "SNAT" and spec.flags & ips and spec.addr[0] == spec.addr[1]
+        one = spec.flags & ips and spec.addr[0] == spec.addr[1]
         return source_nat(context, path, tuple(address) if one else None, ports)
     if spec.target == "REDIRECT":
         return redirect_to(context, path, ports, spec.flags)

@@ -24,6 +24,7 @@ from k3swatch.evaluate import (
     native,
     packet,
     passage,
+    sourcenat,
     walk,
     xtables,
     xtargets,
@@ -161,7 +162,8 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
         packet.Packet, "mapped", lambda do, self, daddr, dport: self
     ),
     "source NAT unseen": lambda: _both(
-        _around(mapping, "source_nat", _source_kept), _around(xtargets, "source_nat", _source_kept)
+        _around(sourcenat, "source_nat", _source_kept),
+        _both(_around(mapping, "source_nat", _source_kept), _around(xtargets, "source_nat", _source_kept)),
     ),
     "of the answers only the first": lambda: _around(
         journey, "_onward", lambda do, w, s, there, back, tell, port, silent: do(

@@ -31,13 +31,14 @@ from k3swatch.model.expr import (
     PayloadSet,
     Queue,
     Redir,
+    XtMatch,
     XtTarget,
 )
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.port import Host, ListeningSocket, ProtectedPort
 from k3swatch.model.ruleset import INPUT, OUTPUT, POSTROUTING, PREROUTING, SET_EVAL, SetInfo
 from k3swatch.model.words import Family, Mechanism, Protocol, State, Vantage
-from k3swatch.model.xt import SetMark, XtTproxy
+from k3swatch.model.xt import Conntrack, SetMark, XtTproxy
 
 API = ProtectedPort("k3s-api", 6443)
 DROP = verdict(Code.DROP)
@@ -160,17 +161,31 @@ def test_a_packet_of_ours_passes_postrouting() -> None:
     assert not found(ruleset)
 
 
-@pytest.mark.parametrize(
-    ("snat", "conditions"), [(True, ()), (False, ("ip saddr after source NAT == 0x0a2a0009",))]
-)
-def test_source_nat_on_the_way_out_is_seen_on_the_way_in(snat: bool, conditions: tuple[str, ...]) -> None:
-    to: list[Expr] = [Immediate(1, ip("10.42.0.9")), Nat(0, 2, 1, 1)] if snat else [Masq()]
+def test_source_nat_on_the_way_out_is_seen_on_the_way_in() -> None:
+    def ruleset(to: list[Expr], source: str) -> TableRuleset:
+        return chains(
+            ("nat", POSTROUTING, 100, [[*dport(6443), *to]]),
+            ("filter", INPUT, 0, [[*saddr(f"{source}/32"), *DROP]]),
+        )
+
+    (finding,) = found(ruleset([Immediate(1, ip("10.42.0.9")), Nat(0, 2, 1, 1)], "10.42.0.9"), Vantage.LOCAL)
+    assert finding.conditions == ()
+    for source, may in (("10.42.0.9", False), ("192.168.1.233", True)):  # one of nobody here, one of ours
+        findings = found(ruleset([Masq()], source), Vantage.LOCAL)
+        assert any("ip saddr after masquerading" in f.conditions[0] for f in findings) is may
+
+
+def test_masquerading_may_leave_a_process_the_address_it_has() -> None:
+    snat = [XtMatch("conntrack", 3, b"", Conntrack(1, 0, state_mask=64))]
     ruleset = chains(
-        ("nat", POSTROUTING, 100, [[*dport(6443), *to]]),
-        ("filter", INPUT, 0, [[*saddr("10.42.0.9/32"), *DROP]]),
+        ("nat", POSTROUTING, 100, [[*dport(6443), Masq()]]),
+        ("filter", INPUT, 0, [[*snat, *DROP]]),
+        family="inet",
     )
-    (finding,) = found(ruleset, Vantage.LOCAL)
-    assert finding.conditions == conditions
+    (own,) = found(ruleset, Vantage.LOCAL, "192.168.1.233")
+    assert "masquerading leaves its source as it is" in own.conditions[0]
+    (own,) = found(ruleset, Vantage.LOCAL, "fd00:1::233")
+    assert own.conditions == ("from ::1",)
 
 
 def test_conntrack_has_seen_a_packet_of_ours_before_prerouting() -> None:
