@@ -28,7 +28,7 @@ _IFLA_GROUP, _IFLA_XDP = 27, 43
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_BR_NF_CALL = {36: Family.IP, 37: Family.IP6}  # ..._IPTABLES, ..._IP6TABLES
 _IFLA_XDP_PROG_IDS = (4, 5, 6, 7)  # of the one program; or of those in the driver, generic, in hardware
-_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80
 
 # family, state, timer, retrans; sport, dport, src, dst, if, cookie; expires, rqueue, wqueue, uid, inode
 _INET_DIAG_MSG = struct.Struct("=BBBB2s2s16s16sI8xIIIII")
@@ -101,6 +101,7 @@ def decode_link(raw: bytes) -> Interface:
         xdp=_xdp(attributes),
         mac=attributes.raw_or_empty(_IFLA_ADDRESS),
         calls=calls,
+        arp=not flags & _IFF_NOARP,
     )
 
 

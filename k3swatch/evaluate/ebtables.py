@@ -8,8 +8,8 @@ from __future__ import annotations
 from k3swatch.evaluate import frames
 from k3swatch.evaluate.cells import equal, masked, within
 from k3swatch.evaluate.cube import YES, Box, Kind, flag
+from k3swatch.evaluate.discovery import MAC
 from k3swatch.evaluate.header import (
-    MAC,
     destination_address,
     destination_port,
     source_address,

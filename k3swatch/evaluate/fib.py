@@ -8,10 +8,11 @@ from __future__ import annotations
 from k3swatch.evaluate.cells import Cells, blank, known, table
 from k3swatch.evaluate.cube import Kind, Var
 from k3swatch.evaluate.header import destination_address, environment, source_address
-from k3swatch.evaluate.packet import Packet, Scene, is_local, owner_of
+from k3swatch.evaluate.packet import Discovery, Packet, Scene, Turn, is_local, owner_of
 from k3swatch.model.words import Vantage
 
-RTN_UNICAST, RTN_LOCAL = 1, 2  # enum rtn_type, uapi/linux/rtnetlink.h
+RTN_UNICAST, RTN_LOCAL, RTN_MULTICAST = 1, 2, 5  # enum rtn_type, uapi/linux/rtnetlink.h
+_MULTICAST = 0xFF  # how such an address of IPv6 begins
 OIFNAME = 2  # enum nft_fib_result
 
 
@@ -27,6 +28,8 @@ def destination_type(scene: Scene, packet: Packet) -> int | None:
 
 def _type(scene: Scene, packet: Packet, address: Cells, server: bool) -> int | None:
     value = known(address)
+    if value is not None and value[0] == _MULTICAST and isinstance(scene.protocol, Discovery):
+        return None if scene.turn is not Turn.FIRST else RTN_MULTICAST
     if value is not None:
         return RTN_LOCAL if is_local(scene.host, value) else RTN_UNICAST
     if server or packet.patch or (packet.snatted and not scene.from_client):

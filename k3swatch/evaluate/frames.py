@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from k3swatch.evaluate.cells import Byte, known
-from k3swatch.evaluate.header import MAC, load_payload
+from k3swatch.evaluate.discovery import MAC
+from k3swatch.evaluate.header import load_payload
 from k3swatch.evaluate.machine import MAPPED, Context, Path, ended
 from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import Scene

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from k3swatch.evaluate.cells import Byte, Cells, Part, big, blank, table
 from k3swatch.evaluate.cube import Kind, Var
-from k3swatch.evaluate.packet import NAT_DST, Packet, Scene, Turn
+from k3swatch.evaluate.discovery import MAC, arp, group, neighbour
+from k3swatch.evaluate.packet import NAT_DST, Discovery, Packet, Scene, Turn
 from k3swatch.model.ruleset import OUTPUT, PREROUTING
 from k3swatch.model.words import Family, Protocol
 
@@ -15,7 +16,6 @@ SADDR = {Family.IP: 12, Family.IP6: 8}  # offsets in the network header
 DADDR = {Family.IP: 16, Family.IP6: 24}
 TRANSLATED = "with source NAT to"  # words for the address that answers go to before it is undone
 PSH = 8  # of TCP's flags
-MAC = 6  # bytes of an Ethernet address
 
 
 def source_address(scene: Scene, packet: Packet) -> Cells:
@@ -62,7 +62,10 @@ def load_payload(scene: Scene, packet: Packet, base: int, offset: int, length: i
     looped = scene.iif is None or scene.iif.base == ((scene.loopback[0],) * 2,)
     if base == 0 and scene.top is None and looped:
         return None
-    if base == 1 and not packet.patch and SADDR[scene.family] <= offset:  # nothing is asked for more often
+    if scene.protocol is Discovery.ARP and base == 2:
+        return None  # nft_set_pktinfo_unspec
+    plain = base == 1 and not packet.patch and scene.protocol is not Discovery.ARP
+    if plain and SADDR[scene.family] <= offset:  # nothing is asked for more often
         addresses = [cell for cells in _addresses(scene, packet) for cell in cells]
         offset_in, end = offset - SADDR[scene.family], offset - SADDR[scene.family] + length
         if end <= len(addresses):
@@ -82,7 +85,6 @@ def load_payload(scene: Scene, packet: Packet, base: int, offset: int, length: i
 
 def _link(scene: Scene, packet: Packet) -> Cells:
     """Ours is the address of the interface that IP sees; what is forwarded still has the header it came with."""
-    ethertype = (0x08, 0x00) if scene.family is Family.IP else (0x86, 0xDD)
     ours, theirs = ("ether daddr", "ether saddr") if scene.iif is not None else ("ether saddr", "ether daddr")
     known = {each.index: each.mac for each in scene.host.interfaces if len(each.mac) == MAC}
     interface = scene.top or scene.iif
@@ -92,7 +94,17 @@ def _link(scene: Scene, packet: Packet) -> Cells:
     other = _hardware(f"{theirs}{scene.side}")
     if interface is not None and interface.base == ((scene.loopback[0],) * 2,):
         mine = other = (0,) * MAC
+    asked = group(scene, packet)
+    mine = mine if asked is None else tuple(asked)
+    ethertype = ether_type(scene)
     return (*mine, *other, *ethertype) if scene.iif is not None else (*other, *mine, *ethertype)
+
+
+def ether_type(scene: Scene) -> bytes:
+    """ETH_P_*, in network order."""
+    if scene.protocol is Discovery.ARP:
+        return b"\x08\x06"
+    return b"\x08\x00" if scene.family is Family.IP else b"\x86\xdd"
 
 
 def _hardware(words: str) -> Cells:
@@ -118,6 +130,8 @@ def _still_translated(scene: Scene, packet: Packet) -> bool:
 def _network(scene: Scene, packet: Packet) -> Cells:
     saddr, daddr = _addresses(scene, packet)
     turn = scene.turn.value
+    if scene.protocol is Discovery.ARP:
+        return arp(scene, packet)
     if scene.family is Family.IP:
         return (
             0x45,
@@ -138,13 +152,15 @@ def _network(scene: Scene, packet: Packet) -> Cells:
         *environment(f"ip6 flowlabel{turn}", 3),
         *environment(f"ip6 length{turn}", 2),
         scene.protocol.number,  # no extension headers
-        *environment(f"ip6 hoplimit{turn}", 1),
+        *((255,) if scene.protocol is Discovery.ND else environment(f"ip6 hoplimit{turn}", 1)),
         *saddr,
         *daddr,
     )
 
 
 def _transport(scene: Scene, packet: Packet) -> Cells:
+    if scene.protocol is Discovery.ND:
+        return neighbour(scene, packet)
     server, client = tuple(packet.dport.to_bytes(2)), big(scene.sport, 2)
     if not scene.from_client and _still_translated(scene, packet):
         client = environment("port answers go to before source NAT is undone", 2)

@@ -21,7 +21,7 @@ from k3swatch.evaluate.sourcenat import unknown_source
 from k3swatch.evaluate.walk import States, Walk, add, merged
 from k3swatch.model.expr import Code
 from k3swatch.model.ipvs import IPVS
-from k3swatch.model.ruleset import OUTPUT, PREROUTING, BaseChain, Rule
+from k3swatch.model.ruleset import FORWARD, OUTPUT, PREROUTING, BaseChain, Rule
 from k3swatch.model.words import Mechanism, Protocol, Vantage
 
 GIVEN = "TPROXY has given it to a socket before: the kernel does not forward it (ip_forward)"
@@ -103,7 +103,7 @@ def _later(walk: Walk, scene: Scene, number: int, states: States, late: bool) ->
     """The same for packets of a connection that exists: translated where nat chains would have been asked."""
     place = NAT_DST if number in (PREROUTING, OUTPUT) else NAT_SRC
     chains = [chain for chain in _chains(walk, scene, number) if chain.type not in ("nat", IPVS)]
-    translated = False
+    translated = number == FORWARD  # which NAT has no part in
     for chain in chains:
         if not states:
             return states

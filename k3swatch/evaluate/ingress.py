@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from k3swatch.evaluate.crossroads import leads
 from k3swatch.evaluate.cube import Box, Cube, Kind, Var
-from k3swatch.evaluate.packet import Packet, Scene
+from k3swatch.evaluate.packet import Discovery, Packet, Scene
 from k3swatch.evaluate.ranges import normal
 from k3swatch.evaluate.walk import States, Walk, add, merged
 from k3swatch.model.port import Host, Interface
@@ -72,7 +72,9 @@ def _of_bridges(walk: Walk, *hooks: int) -> list[BaseChain]:
 
 def _upwards(walk: Walk, scene: Scene) -> Iterator[_Step]:
     chains, host = walk.base_chains, scene.host
-    ingress = [*chains(NETDEV_INGRESS, NFPROTO_NETDEV), *chains(INET_INGRESS, scene.family.nfproto)]
+    ingress = [*chains(NETDEV_INGRESS, NFPROTO_NETDEV)]
+    if scene.protocol is not Discovery.ARP:  # nft_do_chain_inet_ingress
+        ingress += chains(INET_INGRESS, scene.family.nfproto)
     bridged = _of_bridges(walk, PREROUTING, FORWARD, INPUT)
     if not ingress and not bridged:
         return

@@ -12,7 +12,7 @@ from dataclasses import replace
 from k3swatch.evaluate.cells import equal
 from k3swatch.evaluate.cube import Cube, Kind, Var
 from k3swatch.evaluate.outcome import Fate, Target
-from k3swatch.evaluate.packet import Packet, Scene, is_local
+from k3swatch.evaluate.packet import Discovery, Packet, Scene, is_local
 from k3swatch.evaluate.walk import States, Walk, add, merged
 from k3swatch.model.expr import Code
 from k3swatch.model.finding import Finding
@@ -84,7 +84,7 @@ def _found(scene: Scene, packet: Packet, cube: Cube) -> Iterator[tuple[VirtualSe
 
 
 def _by_address(
-    services: Sequence[VirtualServer], protocol: Protocol, packet: Packet
+    services: Sequence[VirtualServer], protocol: Protocol | Discovery, packet: Packet
 ) -> VirtualServer | None:
     """The exact one; else one for FTP, whose data connections may be to any port; else one for every port."""
     at = {

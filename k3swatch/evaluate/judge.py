@@ -9,6 +9,7 @@ from dataclasses import replace
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate.ipvs import unread
 from k3swatch.evaluate.listeners import behind, taken
+from k3swatch.evaluate.neighbours import hidden
 from k3swatch.evaluate.packet import Scene, scene
 from k3swatch.evaluate.programs import attached
 from k3swatch.evaluate.ties import told
@@ -63,6 +64,7 @@ def _judge_port(walk: Walk, host: Host, port: ProtectedPort, source: Address | N
             if key not in scenes:
                 scenes[key] = scene(host, *key, port.protocol, source=source)
             found.extend(_judge_address(walk, scenes[key], port, address))
+    found.extend(hidden(walk, host, judged, found))
     served = True
     if host.sockets is None:
         found.append(unlistened(host, port))

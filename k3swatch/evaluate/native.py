@@ -20,12 +20,14 @@ from k3swatch.evaluate.cells import (
     within,
 )
 from k3swatch.evaluate.cube import Kind, Var
+from k3swatch.evaluate.discovery import packet_type
 from k3swatch.evaluate.fib import interface_cells, load_fib
-from k3swatch.evaluate.header import environment, load_payload, source_address, source_port
+from k3swatch.evaluate.header import environment, ether_type, load_payload, source_address, source_port
 from k3swatch.evaluate.machine import Context, Path, ended, maybe, split
 from k3swatch.evaluate.packet import (
     RAW_CONNTRACK,
     SAME_PRIORITY,
+    Discovery,
     Packet,
     Scene,
     Turn,
@@ -145,8 +147,8 @@ def meta(context: Context, expr: Meta, path: Path) -> list[Path]:
     scene, packet = context.scene, path.packet
     cells: Cells | None
     match expr.key:
-        case 1:  # protocol: the ethertype
-            cells = (0x08, 0x00) if scene.family is Family.IP else (0x86, 0xDD)
+        case 1:  # protocol
+            cells = tuple(ether_type(scene))
         case 3:
             cells = packet.mark
         case 4:
@@ -168,13 +170,13 @@ def meta(context: Context, expr: Meta, path: Path) -> list[Path]:
         case 12:
             cells = (0,)
         case 15:
-            cells = (scene.family.nfproto,)
+            cells = (NFPROTO_ARP if scene.protocol is Discovery.ARP else scene.family.nfproto,)
         case 16:
-            cells = (scene.protocol.number,)
+            cells = None if scene.protocol is Discovery.ARP else (scene.protocol.number,)
         case 17 | 18 if context.scene.bridge:
             cells = _bridge_name(scene, expr.key)
         case 19:
-            cells = (0,)  # PACKET_HOST: addressed to us
+            cells = (packet_type(scene),)
         case 21:
             cells = None if scene.iif is None else interface_cells(scene, scene.iif, "group", 4)
         case 22:
@@ -215,6 +217,7 @@ def _other_meta(key: int, turn: Turn) -> Cells:
     return blank(f"meta key {key}", Kind.OPAQUE, 4)
 
 
+NFPROTO_ARP = 3
 # NF_CT_STATE_BIT(IP_CT_NEW), (IP_CT_ESTABLISHED), NF_CT_STATE_INVALID_BIT, ..._UNTRACKED_BIT
 NEW, ESTABLISHED, INVALID, UNTRACKED = 8, 2, 1, 64
 
@@ -254,12 +257,17 @@ def state(scene: Scene, packet: Packet) -> int:
     connection for is invalid (tcp_new), a later packet of the client begins one (nf_conntrack_tcp_loose).
     """
     if not packet.tracked:
-        return UNTRACKED
+        return UNTRACKED if not isinstance(scene.protocol, Discovery) or _icmpv6_seen(scene) else INVALID
     if scene.priority < RAW_CONNTRACK:
         return INVALID
     if not packet.connected:
         return NEW if scene.from_client else INVALID
     return NEW if scene.turn is Turn.FIRST else ESTABLISHED
+
+
+def _icmpv6_seen(scene: Scene) -> bool:
+    """nf_conntrack_icmpv6_error leaves neighbour discovery untracked when it gets it; ARP it never gets."""
+    return scene.protocol is Discovery.ND and scene.priority > RAW_CONNTRACK
 
 
 _CT = {
@@ -313,6 +321,8 @@ def _tuple_key(scene: Scene, packet: Packet, key: int) -> Cells | None:
 
 def fib(context: Context, expr: Fib, path: Path) -> list[Path]:
     """nft_fib*_eval."""
+    if context.scene.protocol is Discovery.ARP:
+        return [ended(path)]
     if expr.flags & 32:  # NFTA_FIB_F_PRESENT: only whether there is a route
         path.write(expr.dreg, table(_route(context, expr), {0: b"\0", 1: b"\1"}, 1))
         return [path]

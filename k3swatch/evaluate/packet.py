@@ -44,6 +44,18 @@ class Turn(Enum):
     LATER = " of later answers"
 
 
+class Discovery(Enum):
+    """In the place of a connection's protocol: what asks where an address is."""
+
+    ARP = 0x0806
+    ND = 58
+
+    @property
+    def number(self) -> int:
+        """IPPROTO_* as in `<netinet/in.h>`; what ARP has in its place is no protocol of IP, and 0 nobody's."""
+        return self.value if self is Discovery.ND else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a mapping sends the packet: inclusive ranges of addresses and ports. Empty bytes: not to be known."""
@@ -114,7 +126,7 @@ class Scene:
     host: Host
     vantage: Vantage
     family: Family
-    protocol: Protocol
+    protocol: Protocol | Discovery
     saddr: Var
     sport: Var
     mark: Var

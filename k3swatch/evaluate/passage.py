@@ -28,26 +28,29 @@ def to_server(walk: Walk, scene: Scene, states: States, dport: int, silent: Stat
     """What arrives of packets that the client sends: here, or out of this host."""
     if scene.vantage is Vantage.EXTERNAL:
         scene = scene.but(uid=None)
-        states = admitted(walk, scene, _received(walk, scene, states, dport))
+        states = admitted(walk, scene, received(walk, scene, states, dport))
         here, away = _parted(walk, scene, states)
-        here = hook(walk, _demultiplexed(scene, dport), INPUT, here, dport, late=True)
+        demultiplexed = _by_server(scene, here) if scene.turn is not Turn.FIRST else [(None, here)]
+        here = {}
+        for uid, part in demultiplexed:
+            here.update(hook(walk, scene.but(uid=uid), INPUT, part, dport, late=True))
         for oif, going in away:
             on = scene.but(oif=oif)
             going = bridged(scene, oif, going, silent)
             going = hook(walk, on, FORWARD, forwarded(walk, scene, going), dport, late=True)
-            here.update(_sent_out(walk, on, going, dport))
+            here.update(sent_out(walk, on, going, dport))
         return here
     loopback = _loopback(scene, "iif")
     scene = scene.but(oif=_loopback(scene, "oif"))
     states = hook(walk, scene, OUTPUT, states, dport)
     here, away = _parted(walk, scene, states)
-    here = _sent_out(walk, scene, here, dport)
+    here = sent_out(walk, scene, here, dport)
     inside = scene.but(iif=loopback, oif=None, uid=None)
-    here = _received(walk, inside, here, dport, nat=False, late=True)
+    here = received(walk, inside, here, dport, nat=False, late=True)
     here = _staying(walk, scene, here)
     here = hook(walk, inside, INPUT, here, dport, nat=False, late=True)
     for oif, going in away:
-        here.update(_sent_out(walk, scene.but(oif=oif), going, dport))
+        here.update(sent_out(walk, scene.but(oif=oif), going, dport))
     return here
 
 
@@ -56,32 +59,32 @@ def to_client(walk: Walk, scene: Scene, states: States, dport: int, silent: Stat
     local = scene.vantage is Vantage.LOCAL
     scene = scene.but(sport=_usual(scene.sport))
     back: States = {}
-    here = {packet: cubes for packet, cubes in states.items() if is_local(scene.host, packet.daddr)}
-    away = {packet: cubes for packet, cubes in states.items() if packet not in here}
-    if here:
+    ours = {packet: cubes for packet, cubes in states.items() if is_local(scene.host, packet.daddr)}
+    away = {packet: cubes for packet, cubes in states.items() if packet not in ours}
+    for uid, here in _by_server(scene, ours):
         client = _loopback(scene, "oif") if local else _answered(scene)
-        out = scene.but(iif=None, oif=client, uid=_server(scene, dport))
+        out = scene.but(iif=None, oif=client, uid=uid)
         here = answered(walk, out, hook(walk, out, OUTPUT, here, dport))
-        here = _sent_out(walk, out, here, dport)
+        here = sent_out(walk, out, here, dport)
         if local:
             inside = scene.but(iif=_loopback(scene, "iif"), oif=None, uid=None)
-            here = _received(walk, inside, here, dport, late=True)
+            here = received(walk, inside, here, dport, late=True)
             here = hook(walk, inside, INPUT, here, dport, late=True)
         back.update(here)
     for way, coming in by_interface(scene, away):
         inside = scene.but(iif=way, oif=None, uid=None)
         coming = directly(scene, way, coming, silent)
         through = inside if local else inside.but(oif=_answered(scene))
-        coming = answered(walk, inside, _received(walk, through, coming, dport))
+        coming = answered(walk, inside, received(walk, through, coming, dport))
         if local:
             back.update(hook(walk, inside, INPUT, coming, dport, late=True))
             continue
         coming = hook(walk, through, FORWARD, forwarded(walk, inside, coming), dport, late=True)
-        back.update(_sent_out(walk, through, coming, dport))
+        back.update(sent_out(walk, through, coming, dport))
     return back
 
 
-def _received(
+def received(
     walk: Walk, scene: Scene, states: States, dport: int, nat: bool = True, late: bool = False
 ) -> States:
     """What comes in on an interface and passes IP's prerouting chains."""
@@ -91,7 +94,7 @@ def _received(
     return arriving(walk, scene, states, walked, late=True)
 
 
-def _sent_out(walk: Walk, scene: Scene, states: States, dport: int) -> States:
+def sent_out(walk: Walk, scene: Scene, states: States, dport: int) -> States:
     """What passes IP's postrouting chains and leaves by an interface."""
     states = hook(walk, scene, POSTROUTING, states, dport, late=True)
     return leaving(walk, scene, states, partial(run, walk))
@@ -102,15 +105,27 @@ def _usual(sport: Var) -> Var:
     return sport if size(sport.base) == 1 else Var(sport.name, EPHEMERAL, sport.kind, sport.words)
 
 
-def _demultiplexed(scene: Scene, dport: int) -> Scene:
-    """In the input hook a packet of a connection that exists has its socket already (tcp_v4_early_demux); not one that
-    has come over loopback, which is routed already and so is not looked up (ip_rcv_finish_core)."""
-    return scene if scene.turn is Turn.FIRST else scene.but(uid=_server(scene, dport))
+def _by_server(scene: Scene, states: States) -> list[tuple[Var | None, States]]:
+    """Packets of a connection that exists, by the user of the socket that they are from or, in the input hook, have
+    already (tcp_v4_early_demux; not what has come over loopback, which is routed already: ip_rcv_finish_core).
+    """
+    by_port: dict[int, States] = {}
+    for packet, cubes in states.items():
+        tproxied = packet.turned is not None and packet.turned.mechanism is Mechanism.TPROXY
+        port = packet.turned.target.port_low if packet.turned is not None and tproxied else packet.dport
+        by_port.setdefault(port, {})[packet] = cubes
+    return [(_server(scene, port), part) for port, part in by_port.items()]
 
 
-def _server(scene: Scene, dport: int) -> Var:
-    """The user of the socket that answers; known where all that listen on the port are one user's."""
-    uids = {s.uid for s in scene.host.sockets or () if s.port == dport and s.protocol is scene.protocol}
+def _server(scene: Scene, port: int) -> Var | None:
+    """The user of the socket that answers; known where all that listen on the port are one user's. None where nobody
+    listens: the kernel resets for itself (tcp_v4_send_reset).
+    """
+    if scene.host.sockets is None:
+        return SERVER_UID
+    uids = {s.uid for s in scene.host.sockets if s.port == port and s.protocol is scene.protocol}
+    if not uids:
+        return None
     base = ((min(uids), max(uids)),) if len(uids) == 1 else SERVER_UID.base
     return Var(SERVER_UID.name, base, SERVER_UID.kind, SERVER_UID.words)
 

@@ -34,6 +34,7 @@ JUMP_STACK = 16  # NFT_JUMP_STACK_SIZE
 MOST_CUBES = 400  # more ways than this through one chain: say that it cannot be told
 
 States = dict[Packet, tuple[Cube, ...]]
+Deaf = tuple[dict[int, str], dict[int, Outcome]]
 
 HANDLERS: dict[type, Handler] = {  # each handler takes its own expression type
     nft.Immediate: native.immediate,
@@ -118,6 +119,9 @@ class Walk:
         self.turn = Turn.FIRST
         self.parts: Parts = {}  # of the routing tables
         self.leads: Parts = {}  # the same by interface
+        self.deaf: dict[
+            Family, Deaf
+        ] = {}  # interfaces that are asked for addresses, and those nobody can find
         self.refuses: dict[Family, bool] = {}  # whether routing refuses anybody his answers
         self.phased = (
             False  # a rule was run that may treat a later packet of the same end otherwise than the first

@@ -12,10 +12,19 @@ from typing import Any
 from k3swatch.evaluate import ebtables
 from k3swatch.evaluate.cells import Cells, big, blank, equal, known, masked, undecided, within
 from k3swatch.evaluate.cube import YES, Box, Kind, Var, flag
-from k3swatch.evaluate.fib import RTN_LOCAL, RTN_UNICAST, destination_type, interface_cells, source_type
+from k3swatch.evaluate.discovery import packet_type
+from k3swatch.evaluate.fib import (
+    RTN_LOCAL,
+    RTN_MULTICAST,
+    RTN_UNICAST,
+    destination_type,
+    interface_cells,
+    source_type,
+)
 from k3swatch.evaluate.header import (
     destination_address,
     destination_port,
+    load_payload,
     source_address,
     source_port,
     tcp_flags,
@@ -28,6 +37,7 @@ from k3swatch.model import xt
 from k3swatch.model.expr import XtMatch
 from k3swatch.model.words import Family, Vantage
 
+ANY_TYPE = 255  # of icmp
 Test = tuple[Box | None, bool]  # None: cannot hold; the flag: whether it must hold
 ALWAYS: Test = ([], True)
 NEVER: Test = (None, True)
@@ -150,6 +160,8 @@ def _destination_type(context: Context, spec: xt.Addrtype, path: Path) -> Test:
         words = f"destination is of type {spec.destination:#x}{scene.side}"
         flagged = flag(words, Kind.ENVIRONMENT, f"{spec}{scene.side}")
         return [(flagged, YES)], not spec.invert_destination
+    if kind == RTN_MULTICAST:  # match_type6
+        return ALWAYS if (spec.destination == _MULTICAST) != spec.invert_destination else NEVER
     local = kind == RTN_LOCAL
     here, there = (_is_type(scene.family, spec.destination, each) for each in (True, False))
     if local and spec.limit_in and scene.iif is not None and scene.host.interfaces:
@@ -290,7 +302,19 @@ def _environment(context: Context, spec: xt.Environment, path: Path) -> list[Tes
 
 def _pkttype(context: Context, spec: xt.PktType, path: Path) -> list[Test]:
     """pkttype_mt: a packet for us is PACKET_HOST; one that comes over loopback counts by its destination: unicast."""
-    return [ALWAYS if (spec.type == 0) != spec.invert else NEVER]
+    return [ALWAYS if (spec.type == packet_type(context.scene)) != spec.invert else NEVER]
+
+
+def _icmp(context: Context, spec: xt.Icmp, path: Path) -> list[Test]:
+    """icmp6_match: type and code of the packet; of neighbour discovery the code is 0."""
+    scene = context.scene
+    if spec.protocol != scene.protocol.number:
+        return [NEVER]
+    kind = load_payload(scene, path.packet, 2, 0, 1) or ()
+    box: Box | None = [] if spec.type == ANY_TYPE else equal(kind, bytes([spec.type]), path.cube)
+    if spec.type != ANY_TYPE and not contains((spec.codes,), 0):
+        box = None
+    return [(box, not spec.invert)]
 
 
 def _rpfilter(context: Context, spec: xt.RpFilter, path: Path) -> list[Test]:
@@ -358,6 +382,7 @@ _MATCHES: dict[type, Callable[[Context, Any, Path], list[Test]]] = {
     xt.IpHeader: _ip_header,
     xt.EtherIp: ebtables.ip,
     xt.PktType: _pkttype,
+    xt.Icmp: _icmp,
     xt.RpFilter: _rpfilter,
     xt.XtSocket: _socket,
 }

@@ -83,6 +83,7 @@ class Interface:
     link: int = 0  # what a VLAN or macvlan is on (a veth's peer, too)
     xdp: tuple[int, ...] = ()  # ids of the XDP programs on it
     mac: bytes = b""  # its hardware address
+    arp: bool = True  # packets need the hardware address of who gets them: it is asked for (not IFF_NOARP)
     calls: frozenset[Family] = frozenset()  # a bridge that has what it forwards seen by the hooks of IP
 
 

@@ -72,6 +72,7 @@ class Mechanism(StrEnum):
     SOCKET = "socket"
     BPF = "bpf"
     ROUTE = "route"
+    NEIGHBOUR = "neighbour"
     UNEXPLAINED = "unexplained"
     NONE = "none"
 

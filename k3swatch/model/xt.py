@@ -167,6 +167,16 @@ class PktType:
 
 
 @dataclass(frozen=True, slots=True)
+class Icmp:
+    """ipt_icmp and ip6t_icmp: a type (255: any), a range of codes. `protocol` is IPPROTO_ICMP or _ICMPV6."""
+
+    protocol: int
+    type: int
+    codes: tuple[int, int] = (0, 255)
+    invert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RpFilter:
     """xt_rpfilter: holds when the route back leaves by the interface the packet came in on; flags XT_RPFILTER_*."""
 
@@ -332,6 +342,7 @@ XtSpec = (
     | PhysDev
     | Environment
     | PktType
+    | Icmp
     | RpFilter
     | XtSocket
     | IpHeader

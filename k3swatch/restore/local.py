@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from k3swatch.model.finding import Finding, PathStep
 from k3swatch.model.plan import Kept, Removal, Step, StepKind
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import LEGACY
-from k3swatch.model.words import State
+from k3swatch.model.words import Family, Mechanism, State
 from k3swatch.restore.api import culprit
 from k3swatch.restore.kinds import Cause
 from k3swatch.restore.owners import by, owner, ruled, words
@@ -142,6 +143,9 @@ def _blocked(findings: Sequence[Finding], port: ProtectedPort, lines: Sequence[s
     first = findings[0].rule
     manager = owner(first) if first else None
     text = f"Let {port.spec} pass: everybody is refused by this rule, or by a policy."
+    if findings[0].mechanism is Mechanism.NEIGHBOUR:
+        what = "ARP" if findings[0].family is Family.IP else "neighbour discovery"
+        text = f"Let {what} pass: without it nobody finds this host's address."
     if manager:
         text += f" {manager[0]} wrote it and writes it again {manager[1]}: change its configuration."
     return Step(StepKind.RULES, text, joined(lines))
@@ -218,11 +222,26 @@ def _delete(step: PathStep, path: Sequence[PathStep], places: Places) -> list[st
 def _pass(finding: Finding, step: PathStep, port: ProtectedPort) -> str:
     """A rule before the one that refuses, which lets this port pass."""
     where = finding.path[0] if finding.path else step
+    asks = finding.mechanism is Mechanism.NEIGHBOUR
     if where.family.startswith(f"{LEGACY} ") or _of_iptables(where, finding.path):
         head = (_tool(where), "-t", where.table, "-I", where.chain, "1")
+        if asks:
+            lines = [(*head, "-p", "icmpv6", "--icmpv6-type", each, "-j", "ACCEPT") for each in _DISCOVERY]
+            return "; ".join(command(*line) for line in lines)
         return command(*head, "-p", port.protocol, "--dport", str(port.port), "-j", "ACCEPT")
     head = ("nft", "insert", "rule", where.family, where.table, where.chain)
-    return f"{command(*head)} {port.protocol} dport {port.port} accept"
+    what = f"{port.protocol} dport {port.port}"
+    if asks:
+        what = f"icmpv6 type {{ {', '.join(_DISCOVERY.values())} }}"
+        if finding.family is Family.IP:
+            what = "arp operation { request, reply }" if where.family == "arp" else "meta protocol arp"
+    return f"{command(*head)} {shlex.quote(what) if '{' in what else what} accept"
+
+
+_DISCOVERY = {
+    "neighbour-solicitation": "nd-neighbor-solicit",
+    "neighbour-advertisement": "nd-neighbor-advert",
+}
 
 
 def _of_iptables(step: PathStep, path: Sequence[PathStep]) -> bool:

@@ -17,7 +17,7 @@ from k3swatch.model.finding import Finding, PathStep
 from k3swatch.model.plan import Kept, Removal
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import SET_ANONYMOUS, SET_INTERVAL, ChainRef, Found, Rule, Ruleset, SetInfo
-from k3swatch.model.words import UNRULED, State
+from k3swatch.model.words import UNRULED, Mechanism, State
 from k3swatch.restore.kinds import taken
 from k3swatch.restore.owners import back, ruled, words
 
@@ -67,6 +67,8 @@ def _of(ruleset: Ruleset, port: ProtectedPort, finding: Finding, hits: Hits) -> 
         raise
     except (SourceError, DecodeError) as error:
         return [Kept(words(step), f"cannot be read: {error}")]
+    if finding.mechanism is Mechanism.NEIGHBOUR:
+        return [Kept(words(step), "it refuses what asks for the address: let that pass before it")]
     if finding.state is State.BLOCKED:
         return [Kept(words(step), "it is about more than this port: let the port pass before it")]
     if any(map(_shared, exprs)):

@@ -105,7 +105,8 @@ Do not:
 A rule of this host's kernel drops or rejects connections to a protected port.
 
 The usual causes: a firewall (firewalld, ufw, a rule by hand) that was enabled or reloaded; a
-network policy; a base chain whose policy is drop.
+network policy; a base chain whose policy is drop. "By neighbour": what asks for the host's address
+(ICMPv6, ARP) is refused, so who does not remember it cannot connect, and soon that is everybody.
 
 Look:
     k3swatch explain @WATCH_PORT@
@@ -277,7 +278,10 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ("K3SWATCH_CHANGE", "opened, confirmed, changed, resolved, flapping; the notice's word for other events"),
     ("K3SWATCH_INCIDENT", "the incident's id, 12 hex digits; the same in Alertmanager, metrics and history"),
     ("K3SWATCH_SEVERITY", "the port's severity; `warning` when uncertain or unknown, `info` when no alarm"),
-    ("K3SWATCH_MECHANISM", "dnat, redirect, netmap, tproxy, ipvs, socket, bpf, route, unexplained, none"),
+    (
+        "K3SWATCH_MECHANISM",
+        "dnat, redirect, netmap, tproxy, ipvs, socket, bpf, route, neighbour, unexplained, none",
+    ),
     ("K3SWATCH_DESTINATION", "where connections go, `10.42.0.244:6443`; one field for each"),
     ("K3SWATCH_VANTAGE", "external, local; one field for each"),
     ("K3SWATCH_ADDRESSES", "a protected address that is affected; one field for each"),

@@ -72,6 +72,12 @@ def load(lab: Lab, case: Case) -> None:
     lab.host.shell(f'CASES={case.path.parent}\nlab() {{ {command} "$@"; }}\n{case.script}')
 
 
+def forget(lab: Lab) -> None:
+    """Nobody remembers anybody's hardware address: it has to be asked for, now that the rules are there."""
+    for space in (lab.client, lab.web, lab.host):
+        space.shell("ip -4 neigh flush all; ip -6 neigh flush all")
+
+
 def dial(lab: Lab, start: str, address: str) -> str:
     """Who answers a real connection."""
     space = lab.client if start == "client-b" else getattr(lab, start)
@@ -117,6 +123,7 @@ def pairs(case: Case) -> list[tuple[str, str]]:
 def attempt(lab: Lab, case: Case) -> Trial:
     """Try a case in a lab without rules."""
     load(lab, case)
+    forget(lab)
     causes = [cause for row in case.rows for cause in row.causes]
     answers = dial_all(lab, pairs(case))
     return Trial(case, answers, *check(lab), Handles(lab.host, causes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import unpack_from
 
 from k3swatch.decode.xt.blob import IPV4, Layouts, Reader, span, string
-from k3swatch.model.xt import Environment, PktType, XtSpec
+from k3swatch.model.xt import Environment, Icmp, PktType, XtSpec
 
 COMPARE = ("", "!= ", "< ", "> ")  # IPT_TTL_EQ, NE, LT, GT; IP6T_HL_* alike
 
@@ -94,15 +94,12 @@ def spi(name: str) -> Reader:
     return read
 
 
-def icmp(name: str) -> Reader:
-    """struct ipt_icmp and ip6t_icmp: type, range of codes, invert; type 255 is any."""
+def icmp(protocol: int) -> Reader:
+    """struct ipt_icmp and ip6t_icmp: type, range of codes, invert."""
 
     def read(info: bytes, nfproto: int) -> XtSpec | None:
         kind, low, high, invert = info[:4]
-        if kind == 255:
-            return Environment(f"{name} any")
-        code = "" if (low, high) == (0, 255) else f" code {span(low, high)}"
-        return Environment(f"{name} {'!= ' if invert & 1 else ''}type {kind}{code}")
+        return Icmp(protocol, kind, (low, high), bool(invert & 1))
 
     return read
 
@@ -147,12 +144,12 @@ COMMON: Layouts = {
 IP: Layouts = {
     ("ttl", 0): (2, ttl),
     ("ah", 0): (12, spi("ah")),
-    ("icmp", 0): (4, icmp("icmp")),
+    ("icmp", 0): (4, icmp(1)),
 }
 IP6: Layouts = {
     ("hl", 0): (2, ttl),
     ("ah", 0): (16, spi("ah")),
-    ("icmp6", 0): (4, icmp("icmpv6")),
+    ("icmp6", 0): (4, icmp(58)),
     ("frag", 0): (16, extension("frag")),
     ("rt", 0): (280, extension("rt")),
     ("hbh", 0): (40, extension("hbh")),

@@ -16,6 +16,8 @@ from k3swatch.model.expr import XtMatch, XtTarget
 ANY_PORT = (0, 65535)
 SIDES = ("sport", "dport")
 
+ICMPV6, ANY_TYPE = 58, 255
+
 
 def write(expr: XtMatch | XtTarget, writer: Writer) -> None:
     """Say what one match or target does."""
@@ -63,6 +65,11 @@ def words(spec: xt.XtSpec, writer: Writer) -> str:
             return physdev(spec)
         case xt.PktType():
             return f"meta pkttype {unless(spec.invert)}{symbols.PKTTYPES.get(spec.type, str(spec.type))}"
+        case xt.Icmp():
+            name = "icmpv6" if spec.protocol == ICMPV6 else "icmp"
+            code = "" if spec.codes == (0, 255) else f" code {spec.codes[0]}-{spec.codes[1]}"
+            which = "any" if spec.type == ANY_TYPE else f"type {spec.type}{code}"
+            return f"xt {name} {unless(spec.invert)}{which}"
         case xt.RpFilter():
             keys = ["saddr"] + ["mark"] * bool(spec.flags & 2) + ["iif"] * (not spec.flags & 1)
             return f"fib {' . '.join(keys)} oif {'missing' if spec.invert else 'exists'}"
