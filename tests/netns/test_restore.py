@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 from support.hijacks import ALL_OURS, HIJACKS, LEGACY, Hijack, answers, legacy, service
+from support.trial import forget
 
-from k3swatch.demo.lab import HOST, OTHER, Lab
+from k3swatch.demo.apiserver import TIMEOUT, who_answers
+from k3swatch.demo.lab import API, HOST, HOST6, OTHER, Lab
 from k3swatch.demo.netns import Namespace
 from k3swatch.errors import Interrupted
 from k3swatch.live import savedfile
@@ -93,6 +95,40 @@ def test_the_commands_it_prints_do_what_they_say(
             else:
                 place.host.shell(line)
     assert answers(place) == ALL_OURS
+
+
+QUIET = {  # what refuses whoever asks for an address, and who then does not get there
+    "nft": (
+        "inet",
+        "tcp dport 6443 accept; iif lo accept; ct state established accept; meta nfproto ipv4 accept",
+    ),
+    "ip6tables": ("", ""),
+    "arp": ("arp", ""),
+}
+
+
+@pytest.mark.parametrize("family", QUIET)
+def test_the_commands_that_let_an_address_be_found(family: str, place: Lab, k3swatch: Run) -> None:
+    table, rules_of = QUIET[family]
+    if family == "ip6tables":
+        for rule in ("-P INPUT DROP", "-A INPUT -i lo -j ACCEPT", "-A INPUT -p tcp -j ACCEPT"):
+            place.host.shell(f"ip6tables {rule}")
+    else:
+        rule_lines = "\n".join(rules_of.split("; "))
+        chain = f"chain input {{ type filter hook input priority 0; policy drop\n{rule_lines}\n}}"
+        place.host.shell(f"nft -f - <<'END'\ntable {table} filter {{\n{chain}\n}}\nEND")
+    forget(place)
+    address = HOST if family == "arp" else HOST6
+    assert who_answers(place.client, address, 6443, timeout=1) == TIMEOUT
+    done = k3swatch(place.host, "restore", "tcp/6443", "--format", "json")
+    document = json.loads(done.stdout)
+    assert not document["removals"], "the policy is about more"
+    for step in document["steps"]:
+        for line in step["commands"] if step["kind"] == "rules" else ():
+            place.host.shell(line)
+    forget(place)
+    assert who_answers(place.client, address, 6443, timeout=5) == API
+    assert k3swatch(place.host, "check").returncode == 0
 
 
 def test_legacy_rules_are_left_to_their_own_tool(private_lab: Lab, k3swatch: Run, tmp_path: Path) -> None:

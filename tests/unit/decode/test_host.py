@@ -48,6 +48,10 @@ def test_ipv6_address_with_long_flags() -> None:
     assert decode_address(raw) == LocalAddress(ipaddress.ip_address("fd00::1"), 3, 24, deprecated=True)
 
 
+def test_an_interface_that_asks_for_no_hardware_address() -> None:
+    assert [decode_link(link(flags, nla(3, b"d0\0"))).arp for flags in (0x1, 0x81)] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("flags", "tentative"), [(0x80, False), (0xC0, True), (0xC8, True), (0x44, False)], ids=hex
 )

@@ -38,7 +38,7 @@ from k3swatch.model.flow import Flow, Outcome
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from k3swatch.model.words import Family, Mechanism, Protocol, State, Vantage
-from k3swatch.model.xt import Conntrack, IpHeader, Ports, SetMark, XtStandard, XtSynproxy
+from k3swatch.model.xt import Conntrack, IpHeader, Owner, Ports, SetMark, XtStandard, XtSynproxy
 
 API = ProtectedPort("k3s-api", 6443)
 POD = "10.42.0.244"
@@ -302,6 +302,34 @@ def test_answers_have_their_address_back_after_postrouting() -> None:
     assert not blocked(0, "192.168.1.233")
     assert blocked(200, "192.168.1.233")
     assert not blocked(200, "10.42.0.1")
+
+
+@pytest.mark.parametrize(
+    ("hook", "priority", "source", "lost"),
+    [
+        (FORWARD, 200, POD, True),
+        (FORWARD, 200, "192.168.1.233", False),
+        (POSTROUTING, 90, POD, True),
+        (POSTROUTING, 90, "192.168.1.233", False),
+        (POSTROUTING, 150, POD, False),
+        (POSTROUTING, 150, "192.168.1.233", True),
+    ],
+)
+def test_a_pods_answers_have_its_address_until_source_nats_place(
+    hook: int, priority: int, source: str, lost: bool
+) -> None:
+    to_pod: Base = ("nat", PREROUTING, -100, [[*daddr("192.168.1.233"), *AWAY]])
+    drop: Base = ("filter", hook, priority, [[*saddr(f"{source}/32"), *sport(6443), *REPLY, *DROP]])
+    (finding,) = [f for f in found(ruleset(to_pod, drop)) if f.mechanism is Mechanism.DNAT]
+    assert (finding.state is State.BLOCKED) is lost
+
+
+def test_answers_of_a_port_where_nobody_listens_are_no_users() -> None:
+    owned: list[Expr] = [XtMatch("owner", 1, b"", Owner(1, 0, uid=(0, 999))), *DROP]
+    (finding,) = found(ruleset(("filter", OUTPUT, 0, [owned])))
+    assert finding.state is State.BLOCKED
+    to_nine: Base = ("nat", PREROUTING, -100, [[*dport(6443), Immediate(1, b"\0\x09"), Redir(1, 1)]])
+    assert {f.state for f in found(ruleset(to_nine, ("filter", OUTPUT, 0, [owned])))} == {State.DIVERTED}
 
 
 @pytest.mark.parametrize("expr", [Synproxy(), XtTarget("SYNPROXY", 0, b"", XtSynproxy())])
