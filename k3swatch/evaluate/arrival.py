@@ -16,7 +16,8 @@ from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import NO_MARK, Packet, Scene, Turn
 from k3swatch.evaluate.ranges import EMPTY, Ranges, union
 from k3swatch.evaluate.routing import ways
-from k3swatch.evaluate.walk import States, Walk, add, merged
+from k3swatch.evaluate.states import States, add, merged
+from k3swatch.evaluate.walk import Walk
 from k3swatch.model.finding import PathStep
 from k3swatch.model.port import Interface
 from k3swatch.model.sysctl import FORCED6, FORWARDING6, STRICT, words

@@ -9,7 +9,7 @@ from __future__ import annotations
 from k3swatch.evaluate.cube import Box, Cube, Var
 from k3swatch.evaluate.packet import Packet, Scene
 from k3swatch.evaluate.ranges import Ranges, size
-from k3swatch.evaluate.walk import States, add
+from k3swatch.evaluate.states import States, add
 from k3swatch.model.port import Interface
 from k3swatch.model.routing import MAIN
 from k3swatch.model.words import Vantage

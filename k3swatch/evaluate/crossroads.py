@@ -15,7 +15,8 @@ from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import Packet, Scene, is_local
 from k3swatch.evaluate.ranges import Ranges, normal, size
 from k3swatch.evaluate.routing import Way, refuses, stays, ways
-from k3swatch.evaluate.walk import States, Walk, add, merged
+from k3swatch.evaluate.states import States, add, merged
+from k3swatch.evaluate.walk import Walk
 from k3swatch.model.finding import PathStep
 from k3swatch.model.port import LocalAddress
 from k3swatch.model.routing import MAIN, Routing

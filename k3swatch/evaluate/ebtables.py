@@ -9,12 +9,7 @@ from k3swatch.evaluate import frames
 from k3swatch.evaluate.cells import equal, masked, within
 from k3swatch.evaluate.cube import YES, Box, Kind, flag
 from k3swatch.evaluate.discovery import MAC
-from k3swatch.evaluate.header import (
-    destination_address,
-    destination_port,
-    source_address,
-    source_port,
-)
+from k3swatch.evaluate.header import destination_address, destination_port, source_address, source_port
 from k3swatch.evaluate.machine import Context, Path, ended, with_mark
 from k3swatch.model import xt
 from k3swatch.model.expr import Code, Verdict

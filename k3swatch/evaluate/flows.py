@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from k3swatch.errors import DecodeError, Interrupted, SourceError
-from k3swatch.evaluate.findings import destination, findings
+from k3swatch.evaluate.findings import findings
 from k3swatch.evaluate.journey import outcomes
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import scene
 from k3swatch.evaluate.programs import senders
+from k3swatch.evaluate.steps import destination
 from k3swatch.evaluate.walk import Walk
 from k3swatch.model.finding import Finding
 from k3swatch.model.flow import Flow

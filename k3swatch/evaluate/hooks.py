@@ -18,7 +18,8 @@ from k3swatch.evaluate.mapping import redirected
 from k3swatch.evaluate.outcome import Fate, Outcome, Target, Turned
 from k3swatch.evaluate.packet import NAT_DST, NAT_SRC, TPROXIED, Packet, Scene, Turn, is_local
 from k3swatch.evaluate.sourcenat import unknown_source
-from k3swatch.evaluate.walk import States, Walk, add, merged
+from k3swatch.evaluate.states import States, add, merged
+from k3swatch.evaluate.walk import Walk
 from k3swatch.model.expr import Code
 from k3swatch.model.ipvs import IPVS
 from k3swatch.model.ruleset import FORWARD, OUTPUT, PREROUTING, BaseChain, Rule

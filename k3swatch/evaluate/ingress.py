@@ -17,7 +17,8 @@ from k3swatch.evaluate.crossroads import leads
 from k3swatch.evaluate.cube import Box, Cube, Kind, Var
 from k3swatch.evaluate.packet import Discovery, Packet, Scene
 from k3swatch.evaluate.ranges import normal
-from k3swatch.evaluate.walk import States, Walk, add, merged
+from k3swatch.evaluate.states import States, add, merged
+from k3swatch.evaluate.walk import Walk
 from k3swatch.model.port import Host, Interface
 from k3swatch.model.ruleset import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING, BaseChain
 

@@ -13,7 +13,8 @@ from k3swatch.evaluate.cells import equal
 from k3swatch.evaluate.cube import Cube, Kind, Var
 from k3swatch.evaluate.outcome import Fate, Target
 from k3swatch.evaluate.packet import Discovery, Packet, Scene, is_local
-from k3swatch.evaluate.walk import States, Walk, add, merged
+from k3swatch.evaluate.states import States, add, merged
+from k3swatch.evaluate.walk import Walk
 from k3swatch.model.expr import Code
 from k3swatch.model.finding import Finding
 from k3swatch.model.ipvs import IPVS, PERSISTENT, Method, RealServer, VirtualServer

@@ -13,8 +13,9 @@ from k3swatch.evaluate.cube import EVERYTHING, Cube, simplify
 from k3swatch.evaluate.outcome import Fate, Outcome
 from k3swatch.evaluate.packet import NO_MARK, Scene, Turn, Turned
 from k3swatch.evaluate.passage import sent, to_client, to_server
+from k3swatch.evaluate.states import States, add
 from k3swatch.evaluate.turns import Marks, again, another, carrying, later, marks, note
-from k3swatch.evaluate.walk import States, Walk, add
+from k3swatch.evaluate.walk import Walk
 
 MOST_ROUNDS = 8  # of packets that leave another mark with the connection each time
 

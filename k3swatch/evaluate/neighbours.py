@@ -15,13 +15,14 @@ from functools import partial
 from k3swatch.errors import DecodeError, Interrupted, SourceError
 from k3swatch.evaluate.cube import EVERYTHING, Kind, Var, exceeds
 from k3swatch.evaluate.discovery import solicited_node
-from k3swatch.evaluate.findings import step
 from k3swatch.evaluate.hooks import hook, run
 from k3swatch.evaluate.ingress import arriving, leaving
 from k3swatch.evaluate.outcome import Fate, Outcome
 from k3swatch.evaluate.packet import NO_MARK, Discovery, Packet, Scene, Turn, scene
 from k3swatch.evaluate.passage import received, sent_out
-from k3swatch.evaluate.walk import Deaf, States, Walk
+from k3swatch.evaluate.states import States
+from k3swatch.evaluate.steps import step
+from k3swatch.evaluate.walk import Deaf, Walk
 from k3swatch.model.finding import Finding
 from k3swatch.model.port import Host, Interface, LocalAddress, family_of
 from k3swatch.model.ruleset import INPUT, OUTPUT

@@ -19,7 +19,8 @@ from k3swatch.evaluate.ingress import arriving, leaving
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import EPHEMERAL, SERVER_UID, Packet, Scene, Turn, is_local
 from k3swatch.evaluate.ranges import size
-from k3swatch.evaluate.walk import States, Walk
+from k3swatch.evaluate.states import States
+from k3swatch.evaluate.walk import Walk
 from k3swatch.model.ruleset import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from k3swatch.model.words import Mechanism, Vantage
 

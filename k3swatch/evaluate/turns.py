@@ -9,7 +9,8 @@ from k3swatch.evaluate.cube import Cube, Var, exceeds
 from k3swatch.evaluate.header import PSH, pushed
 from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import Packet
-from k3swatch.evaluate.walk import States, Walk, add, merged
+from k3swatch.evaluate.states import States, add, merged
+from k3swatch.evaluate.walk import Walk
 
 Marks = dict[Cells, tuple[Cube, ...]]  # of connections, and whose
 

@@ -8,21 +8,22 @@ how a second cause behind the first is found.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
 
 from k3swatch.errors import DecodeError, Interrupted, SourceError
-from k3swatch.evaluate import lookups, mapping, native, statements, tproxy, xtables, xtargets
 from k3swatch.evaluate.blind import LONG, blind
-from k3swatch.evaluate.cube import Cube, simplify
+from k3swatch.evaluate.cube import Cube
+from k3swatch.evaluate.handlers import HANDLERS
 from k3swatch.evaluate.index import Index
-from k3swatch.evaluate.machine import GONE, MAPPED, REJECTED, Context, Handler, Path, perform
+from k3swatch.evaluate.machine import GONE, MAPPED, REJECTED, Context, Path, perform
 from k3swatch.evaluate.mapping import needs_conntrack
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import Packet, Scene, Turn
 from k3swatch.evaluate.prefilter import phased, required_ports
 from k3swatch.evaluate.ranges import Ranges, contains, intersect
 from k3swatch.evaluate.routing import Parts
+from k3swatch.evaluate.states import Result, States, add, addressed, merged
 from k3swatch.model import expr as nft
 from k3swatch.model.expr import Code, Verdict
 from k3swatch.model.finding import PathStep
@@ -33,77 +34,8 @@ from k3swatch.model.words import Family, Mechanism
 JUMP_STACK = 16  # NFT_JUMP_STACK_SIZE
 MOST_CUBES = 400  # more ways than this through one chain: say that it cannot be told
 
-States = dict[Packet, tuple[Cube, ...]]
+# the interfaces that are asked for addresses, and what refuses the question (see `neighbours`)
 Deaf = tuple[dict[int, str], dict[int, Outcome]]
-
-HANDLERS: dict[type, Handler] = {  # each handler takes its own expression type
-    nft.Immediate: native.immediate,
-    nft.Payload: native.payload,
-    nft.Cmp: native.cmp,
-    nft.Range: native.range_,
-    nft.Bitwise: native.bitwise,
-    nft.Byteorder: native.byteorder,
-    nft.Meta: native.meta,
-    nft.Ct: native.ct,
-    nft.Fib: native.fib,
-    nft.Numgen: native.numgen,
-    nft.Hash: native.hash_,
-    nft.Socket: native.socket,
-    nft.Rt: native.rt,
-    nft.Exthdr: native.exthdr,
-    nft.Lookup: lookups.lookup,
-    nft.Objref: lookups.objref,
-    nft.Nat: mapping.nat,
-    nft.Redir: mapping.redir,
-    nft.Tproxy: tproxy.tproxy,
-    nft.Reject: statements.reject,
-    nft.Queue: statements.queue,
-    nft.MetaSet: statements.meta_set,
-    nft.CtSet: statements.ct_set,
-    nft.PayloadSet: statements.payload_set,
-    nft.Notrack: statements.notrack,
-    nft.Dynset: statements.dynset,
-    nft.Limit: statements.limit,
-    nft.Quota: statements.quota,
-    nft.Connlimit: statements.connlimit,
-    nft.Counter: statements.on,
-    nft.Log: statements.on,
-    nft.Last: statements.on,
-    nft.Masq: mapping.masq,
-    nft.Synproxy: statements.synproxy,
-    nft.Dup: statements.on,
-    nft.Flow: statements.flow,
-    nft.Fwd: statements.fwd,
-    nft.XtMatch: xtables.match,
-    nft.XtTarget: xtargets.target,
-}
-
-
-@dataclass(slots=True)
-class Result:
-    """What comes out of a chain: packets that go on with the caller, and packets a rule accepted."""
-
-    through: States = field(default_factory=dict)
-    accepted: States = field(default_factory=dict)
-
-
-def add(states: States, packet: Packet, cubes: Iterable[Cube]) -> None:
-    """Put cubes to a packet's others."""
-    states[packet] = (*states.get(packet, ()), *cubes)
-
-
-def addressed(states: States, daddr: bytes) -> States:
-    """The same packets of a connection to `daddr`."""
-    return {replace(packet, daddr=daddr): cubes for packet, cubes in states.items()}
-
-
-def merged(states: States) -> States:
-    """The same states with as few cubes as possible."""
-    result = dict(states)  # a copy asks for no hash again
-    for packet, cubes in states.items():
-        if len(cubes) > 1:
-            result[packet] = simplify(cubes)
-    return result
 
 
 class Walk:
@@ -119,13 +51,9 @@ class Walk:
         self.turn = Turn.FIRST
         self.parts: Parts = {}  # of the routing tables
         self.leads: Parts = {}  # the same by interface
-        self.deaf: dict[
-            Family, Deaf
-        ] = {}  # interfaces that are asked for addresses, and those nobody can find
+        self.deaf: dict[Family, Deaf] = {}
         self.refuses: dict[Family, bool] = {}  # whether routing refuses anybody his answers
-        self.phased = (
-            False  # a rule was run that may treat a later packet of the same end otherwise than the first
-        )
+        self.phased = False  # a rule was run that may treat the next packet of the same end otherwise
         self._ports: dict[Rule, Ranges | None] = {}
         self._blind: dict[tuple[Family, bool], dict[Rule, bool]] = {}
         self._phased: dict[bool, dict[Rule, bool]] = {True: {}, False: {}}  # by whether the client sends

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from k3swatch.evaluate import ebtables
-from k3swatch.evaluate.cells import Cells, big, blank, equal, known, masked, undecided, within
+from k3swatch.evaluate.cells import equal, masked, within
 from k3swatch.evaluate.cube import YES, Box, Kind, Var, flag
 from k3swatch.evaluate.discovery import packet_type
 from k3swatch.evaluate.fib import (
@@ -21,26 +21,17 @@ from k3swatch.evaluate.fib import (
     interface_cells,
     source_type,
 )
-from k3swatch.evaluate.header import (
-    destination_address,
-    destination_port,
-    load_payload,
-    source_address,
-    source_port,
-    tcp_flags,
-)
+from k3swatch.evaluate.header import destination_address, load_payload, source_address
 from k3swatch.evaluate.machine import Context, Path, maybe, split
-from k3swatch.evaluate.native import UNTRACKED, state, status_bits
-from k3swatch.evaluate.packet import has_connection, owner_of
-from k3swatch.evaluate.ranges import Ranges, contains, normal
+from k3swatch.evaluate.packet import owner_of
+from k3swatch.evaluate.ranges import contains
+from k3swatch.evaluate.xt_connection import conntrack, mark, state_match
+from k3swatch.evaluate.xt_ports import ALWAYS, NEVER, Test, multiport, ports
 from k3swatch.model import xt
 from k3swatch.model.expr import XtMatch
 from k3swatch.model.words import Family, Vantage
 
 ANY_TYPE = 255  # of icmp
-Test = tuple[Box | None, bool]  # None: cannot hold; the flag: whether it must hold
-ALWAYS: Test = ([], True)
-NEVER: Test = (None, True)
 
 
 def match(context: Context, expr: XtMatch, path: Path) -> list[Path]:
@@ -64,58 +55,6 @@ def match(context: Context, expr: XtMatch, path: Path) -> list[Path]:
                 following.extend(split(one, box, wanted))
         paths = following
     return paths
-
-
-def port_ranges(ranges: tuple[tuple[int, int], ...]) -> Ranges:
-    """Ports as ranges, empty ones left out."""
-    return normal([(low, high) for low, high in ranges if low <= high])
-
-
-def _destination_port(context: Context, path: Path, ranges: Ranges, invert: bool) -> Test:
-    return _port(context, destination_port(context.scene, path.packet), ranges, invert)
-
-
-def _source_port(context: Context, path: Path, ranges: Ranges, invert: bool) -> Test:
-    return _port(context, source_port(context.scene, path.packet), ranges, invert)
-
-
-def _port(context: Context, cells: Cells, ranges: Ranges, invert: bool) -> Test:
-    if cells == big(context.scene.sport, 2):
-        return [(context.scene.sport, ranges)], not invert
-    value = known(cells)
-    if value is None:
-        return undecided(cells, f"in {ranges}"), not invert
-    return ALWAYS if contains(ranges, int.from_bytes(value)) != invert else NEVER
-
-
-def _ports(context: Context, spec: xt.Ports, path: Path) -> list[Test]:
-    if spec.protocol != context.scene.protocol.number:
-        return [NEVER]
-    tests = [
-        _source_port(context, path, port_ranges((spec.source,)), spec.invert_source),
-        _destination_port(context, path, port_ranges((spec.destination,)), spec.invert_destination),
-    ]
-    if spec.flags_mask or spec.invert_flags:
-        shown = masked(tcp_flags(context.scene), spec.flags_mask & 0xFF, 0)
-        tests.append((equal((shown,), bytes([spec.flags_compare & 0xFF]), path.cube), not spec.invert_flags))
-    if spec.option:
-        words = f"tcp option {spec.option}{context.scene.turn.value}"
-        tests.append(([(flag(words, Kind.ENVIRONMENT), YES)], not spec.invert_option))
-    return tests
-
-
-def _multiport(context: Context, spec: xt.Multiport, path: Path) -> list[Test]:
-    ranges = port_ranges(spec.ranges)
-    if spec.which == 0:
-        return [_source_port(context, path, ranges, spec.invert)]
-    if spec.which == 1:
-        return [_destination_port(context, path, ranges, spec.invert)]
-    # either: the server's end is known, and decides where it is one of them
-    server, client = _destination_port, _source_port
-    if not context.scene.from_client:
-        server, client = client, server
-    hit = server(context, path, ranges, False)
-    return [client(context, path, ranges, spec.invert)] if hit[0] is None else [(hit[0], not spec.invert)]
 
 
 def _addrtype(context: Context, spec: xt.Addrtype, path: Path) -> list[Test]:
@@ -173,15 +112,6 @@ def _destination_type(context: Context, spec: xt.Addrtype, path: Path) -> Test:
     return ALWAYS if (here if local else there) != spec.invert_destination else NEVER
 
 
-def _mark(context: Context, spec: xt.Mark, path: Path) -> list[Test]:
-    if spec.conntrack and not has_connection(context.scene, path.packet):
-        return [NEVER]
-    mark = path.packet.ctmark if spec.conntrack else path.packet.mark
-    mask = spec.mask.to_bytes(4, "little")
-    cells = tuple(masked(cell, m, 0) for cell, m in zip(mark, mask, strict=True))
-    return [(equal(cells, spec.value.to_bytes(4, "little"), path.cube), not spec.invert)]
-
-
 def _statistic(context: Context, spec: xt.Statistic, path: Path) -> list[Test]:
     if spec.mode == 0:
         if spec.probability >= 1.0 or spec.probability <= 0.0:
@@ -193,76 +123,6 @@ def _statistic(context: Context, spec: xt.Statistic, path: Path) -> list[Test]:
         words = f"one in {spec.every}"
     var = Var(f"statistic {context.rule_id}", ((0, 1),), Kind.CHANCE, words)
     return [([(var, YES)], not spec.invert)]
-
-
-def _state_bits(context: Context, path: Path) -> int:
-    """XT_CONNTRACK_STATE_*: its own, and what NAT has done by now."""
-    packet = path.packet
-    bits = state(context.scene, packet)
-    if not has_connection(context.scene, packet):
-        return 256 if bits == UNTRACKED else bits
-    return bits | (64 if packet.snatted else 0) | (128 if packet.dialled else 0)
-
-
-def _state(context: Context, spec: xt.State, path: Path) -> list[Test]:
-    return [ALWAYS if bool(spec.mask & _state_bits(context, path)) != spec.invert else NEVER]
-
-
-_STATE, _PROTO, _ORIGSRC, _ORIGDST, _REPLSRC, _REPLDST, _STATUS, _EXPIRES = (1 << i for i in range(8))
-_ORIGSRC_PORT, _ORIGDST_PORT, _REPLSRC_PORT, _REPLDST_PORT, _DIRECTION = (1 << i for i in range(8, 13))
-
-
-def _conntrack(context: Context, spec: xt.Conntrack, path: Path) -> list[Test]:
-    scene, packet = context.scene, path.packet
-    tests: list[Test] = []
-    bits = _state_bits(context, path)
-    if spec.match & _STATE:
-        hit = bool(spec.state_mask & bits)
-        tests.append(ALWAYS if hit != bool(spec.invert & _STATE) else NEVER)
-    if spec.match & ~_STATE == 0:
-        return tests
-    if not has_connection(scene, packet):
-        return [*tests, NEVER]
-    if spec.match & _PROTO:
-        hit = spec.protocol == scene.protocol.number
-        tests.append(ALWAYS if hit != bool(spec.invert & _PROTO) else NEVER)
-    length = scene.family.length
-    source = source_address(scene, packet) if scene.from_client else big(scene.saddr, length)
-    before = blank("ct original saddr", Kind.ENVIRONMENT, length) if packet.snatted else source
-    daddr, dport = packet.dialled or (packet.daddr, packet.dport)
-    pairs = (
-        (_ORIGSRC, spec.origsrc, before),
-        (_ORIGDST, spec.origdst, tuple(daddr)),
-        (_REPLSRC, spec.replsrc, tuple(packet.daddr)),
-        (_REPLDST, spec.repldst, source),
-    )
-    for bit, (address, mask), cells in pairs:
-        if spec.match & bit:
-            shown = tuple(masked(cell, m, 0) for cell, m in zip(cells, mask[:length], strict=True))
-            wanted = bytes(a & m for a, m in zip(address[:length], mask[:length], strict=True))
-            tests.append((equal(shown, wanted, path.cube), not spec.invert & bit))
-    if spec.match & _STATUS:
-        # EXPECTED, SEEN_REPLY, ASSURED, CONFIRMED; NONE is no bit, and matches nothing
-        hit = bool(spec.status_mask & status_bits(scene))
-        tests.append(ALWAYS if hit != bool(spec.invert & _STATUS) else NEVER)
-    for bit, ports, port in (
-        (_ORIGSRC_PORT, spec.origsrc_port, None),
-        (_ORIGDST_PORT, spec.origdst_port, dport),
-        (_REPLSRC_PORT, spec.replsrc_port, packet.dport),
-        (_REPLDST_PORT, spec.repldst_port, None),
-    ):
-        if spec.match & bit:
-            ranges, invert = port_ranges((ports,)), bool(spec.invert & bit)
-            if port is None:
-                tests.append(_port(context, big(scene.sport, 2), ranges, invert))
-            else:
-                tests.append(ALWAYS if contains(ranges, port) != invert else NEVER)
-    if spec.match & _DIRECTION:
-        tests.append(ALWAYS if scene.from_client != bool(spec.invert & _DIRECTION) else NEVER)
-    if spec.match & _EXPIRES:
-        words = f"ct expires{scene.turn.value}"
-        tests.append(([(flag(words, Kind.ENVIRONMENT), YES)], not spec.invert & _EXPIRES))
-    return tests
 
 
 def _owner(context: Context, spec: xt.Owner, path: Path) -> list[Test]:
@@ -368,13 +228,13 @@ _METERS = frozenset({"limit", "hashlimit", "recent", "quota", "connlimit", "conn
 
 _MATCHES: dict[type, Callable[[Context, Any, Path], list[Test]]] = {
     xt.Comment: lambda context, spec, path: [],
-    xt.Ports: _ports,
-    xt.Multiport: _multiport,
+    xt.Ports: ports,
+    xt.Multiport: multiport,
     xt.Addrtype: _addrtype,
-    xt.Mark: _mark,
+    xt.Mark: mark,
     xt.Statistic: _statistic,
-    xt.State: _state,
-    xt.Conntrack: _conntrack,
+    xt.State: state_match,
+    xt.Conntrack: conntrack,
     xt.Owner: _owner,
     xt.IpRange: _iprange,
     xt.PhysDev: _physdev,

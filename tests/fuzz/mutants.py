@@ -16,16 +16,19 @@ from fuzz.generate import case
 from fuzz.rig import Rig
 from k3swatch.errors import K3swatchError
 from k3swatch.evaluate import (
+    conntrack,
     fib,
+    handlers,
     hooks,
     journey,
     lookups,
     mapping,
-    native,
+    metadata,
     packet,
     passage,
     sourcenat,
     walk,
+    xt_connection,
     xtables,
     xtargets,
 )
@@ -39,8 +42,8 @@ Patch = Any  # what unittest.mock.patch makes
 
 def _handler(kind: type, change: Callable[..., Any]) -> Patch:
     """`change(handler, context, expr, path)` in place of the handler of an expression."""
-    original = walk.HANDLERS[kind]
-    return patch.dict(walk.HANDLERS, {kind: lambda *what: change(original, *what)})
+    original = handlers.HANDLERS[kind]
+    return patch.dict(handlers.HANDLERS, {kind: lambda *what: change(original, *what)})
 
 
 def _around(module: object, name: str, change: Callable[..., Any]) -> Patch:
@@ -128,7 +131,7 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
         hooks, "run", lambda do, w, s, chain, states: do(w, s, replace(chain, policy=Code.ACCEPT), states)
     ),
     "mask of a connection's mark ignored": lambda: patch.dict(
-        xtables._MATCHES, {xt.Mark: lambda *what: _marks(xtables._mark, *what)}
+        xtables._MATCHES, {xt.Mark: lambda *what: _marks(xt_connection.mark, *what)}
     ),
     "bitwise ignored": lambda: _handler(
         nft.Bitwise, lambda do, c, e, p: do(c, replace(e, mask=b"\xff" * e.length) if e.op == 0 else e, p)
@@ -142,12 +145,12 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
         hooks, "_no_nat", lambda do, each, number: do(replace(each, tracked=True), number)
     ),
     "connections seen before conntrack": lambda: _around(
-        native, "has_connection", lambda do, scene, each: each.tracked
+        conntrack, "has_connection", lambda do, scene, each: each.tracked
     ),
     "whoever sends is taken for one of ours": lambda: _around(fib, "source_type", lambda do, *what: 2),
     "no address is local": lambda: _around(fib, "is_local", lambda do, host, address: False),
     "port of a mapping ignored": lambda: _around(mapping, "map_to", _port_kept),
-    "everything comes by eth0": lambda: _around(native, "interface_cells", _no_interfaces),
+    "everything comes by eth0": lambda: _around(metadata, "interface_cells", _no_interfaces),
     "user overlooked": lambda: _handler(
         nft.Meta, lambda do, c, e, p: do(c, replace(e, key=12) if e.key == 10 else e, p)
     ),
