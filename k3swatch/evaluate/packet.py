@@ -89,6 +89,7 @@ class Packet:
     dialled: tuple[bytes, int] | None = None  # where it was going when NAT sent it somewhere else
     sourced: bool = False  # NAT has set up its source
     snatted: bool = False  # and it is another one
+    alias: bytes = b""  # this one; empty: not to be known
     patch: tuple[
         tuple[int, int, Byte], ...
     ] = ()  # bytes that were overwritten: header, offset, what is there now

@@ -18,8 +18,8 @@ from k3swatch.evaluate.hooks import hook, run
 from k3swatch.evaluate.ingress import arriving, leaving
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
 from k3swatch.evaluate.packet import EPHEMERAL, SERVER_UID, Packet, Scene, Turn, is_local
-from k3swatch.evaluate.ranges import size
-from k3swatch.evaluate.states import States
+from k3swatch.evaluate.ranges import normal, size
+from k3swatch.evaluate.states import States, add
 from k3swatch.evaluate.walk import Walk
 from k3swatch.model.ruleset import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from k3swatch.model.words import Mechanism, Vantage
@@ -65,7 +65,7 @@ def to_client(walk: Walk, scene: Scene, states: States, dport: int, silent: Stat
     for uid, here in _by_server(scene, ours):
         client = _loopback(scene, "oif") if local else _answered(scene)
         out = scene.but(iif=None, oif=client, uid=uid)
-        here = answered(walk, out, hook(walk, out, OUTPUT, here, dport))
+        here = answered(walk, out, _put_out(walk, out, here, dport))
         here = sent_out(walk, out, here, dport)
         if local:
             inside = scene.but(iif=_loopback(scene, "iif"), oif=None, uid=None)
@@ -83,6 +83,33 @@ def to_client(walk: Walk, scene: Scene, states: States, dport: int, silent: Stat
         coming = hook(walk, through, FORWARD, forwarded(walk, inside, coming), dport, late=True)
         back.update(sent_out(walk, through, coming, dport))
     return back
+
+
+def _put_out(walk: Walk, scene: Scene, states: States, dport: int) -> States:
+    """What passes IP's output chains. They see the interface that leads to whom it is addressed to as it begins: where
+    the input hook has given the client another address, to that one (nf_nat_ipv4_local_fn routes again, too late).
+    """
+    if scene.vantage is Vantage.LOCAL or not any(packet.snatted for packet in states):
+        return hook(walk, scene, OUTPUT, states, dport)
+    passed: States = {}
+    for snatted, own in ((False, False), (True, False), (True, True)):
+        part = {
+            packet: cubes
+            for packet, cubes in states.items()
+            if packet.snatted is snatted and (snatted and is_local(scene.host, packet.alias)) is own
+        }
+        there = scene
+        if snatted:
+            there = scene.but(oif=_loopback(scene, "oif") if own else _unknown_way(scene))
+        for packet, cubes in hook(walk, there, OUTPUT, part, dport).items() if part else ():
+            add(passed, packet, cubes)
+    return passed
+
+
+def _unknown_way(scene: Scene) -> Var:
+    indexes = normal([(each.index, each.index) for each in scene.host.interfaces]) or ((1, 2**31 - 1),)
+    words = "by the interface that leads to the address of source NAT"
+    return Var("oif before source NAT is undone", indexes, Kind.ENVIRONMENT, words)
 
 
 def received(

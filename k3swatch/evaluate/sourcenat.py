@@ -41,9 +41,11 @@ def source_nat(context: Context, path: Path, address: Cells | None, ports: Ports
         written |= {(2, n): cell for n, cell in enumerate(environment("sport after source NAT", 2))}
     elif ports:
         written |= {(2, n): byte for n, byte in enumerate(ports[0].to_bytes(2))}
+    alias = (known(address) if address is not None else None) or b""
     for way in ways:
         if not way.packet.sourced:
-            way.packet = replace(way.packet.overwritten(written), snatted=True, sourced=True)
+            written_to = way.packet.overwritten(written)
+            way.packet = replace(written_to, snatted=True, sourced=True, alias=alias)
             ended(way, Verdict(Code.ACCEPT))
     return ways
 

@@ -29,6 +29,7 @@ def later(states: States, mark: Cells) -> States:
             zone=packet.zone,
             dialled=packet.dialled,
             snatted=packet.snatted,
+            alias=packet.alias,
             turned=packet.turned,
             reached=packet.reached or (packet.dialled and (packet.daddr, packet.dport)),
             connected=packet.tracked and packet.connected,
