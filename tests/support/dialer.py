@@ -2,7 +2,7 @@
 
 A server that is asked says where it accepted, as `host 192.168.1.233:8443`: the namespace, the address and the port
 that the connection really ended at. That is the ground truth for "where does it go", sharper than a server's name.
-The client speaks first, as in TLS: what gets no data through is no connection.
+The client speaks first, as in TLS, and asks twice: what gets no data through, or only once, is no connection.
 
 Every connection gets a source port that no other has; sockets are reset when they are done, so nothing of them (no
 TIME_WAIT) meets the next ruleset. What has not answered after a while in which nothing happened anywhere is a timeout:
@@ -34,6 +34,7 @@ LISTENERS = (  # namespace, port, address: those of k3swatch.demo.lab
 )
 PATIENCE = 0.05  # seconds without any event
 _RESET_ON_CLOSE, _WAIT_ON_CLOSE = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
+_MORE = b"!"
 _ERRORS = {errno.ECONNREFUSED: REFUSED, errno.ETIMEDOUT: TIMEOUT, errno.ECONNRESET: RESET}
 _PORTS = range(32800, 60900)  # of those a client that does not choose is given
 
@@ -97,7 +98,7 @@ class Dialer:
         answers: dict[int, str] = {}
         ports: list[int] = []
         waiting: dict[int, tuple[int, socket.socket]] = {}
-        accepted: dict[int, tuple[str, socket.socket]] = {}
+        accepted: dict[int, _Server] = {}
         try:
             for index, each in enumerate(dials):
                 client = self._client(each)
@@ -115,15 +116,21 @@ class Dialer:
                     if number in self._listeners:
                         accepted.update(self._accept(number))
                     elif number in accepted:
-                        self._say(*accepted.pop(number))
+                        if accepted[number].said():
+                            accepted.pop(number)
                     elif number in waiting and event == select.EPOLLOUT:
-                        self._ask(waiting[number][1])
-                    elif number in waiting:
+                        self._poll.modify(number, select.EPOLLIN)
+                        _ask(waiting[number][1])
+                    elif number in waiting and (answer := _heard(waiting[number][1])):
                         index, client = waiting.pop(number)
-                        answers[index] = self._hear(client)
+                        self._poll.unregister(client)
+                        client.close()
+                        answers[index] = answer
         finally:
-            for _, each_end in (*waiting.values(), *accepted.values()):
-                each_end.close()
+            for _, client in waiting.values():
+                client.close()
+            for server in accepted.values():
+                server.connection.close()
         return [Answer(answers.get(index, TIMEOUT), port) for index, port in enumerate(ports)]
 
     def _client(self, each: Dial) -> socket.socket:
@@ -150,10 +157,10 @@ class Dialer:
                 break
         return client
 
-    def _accept(self, number: int) -> dict[int, tuple[str, socket.socket]]:
+    def _accept(self, number: int) -> dict[int, _Server]:
         """Who has connected, with what to tell him when he asks."""
         name, listener = self._listeners[number]
-        accepted: dict[int, tuple[str, socket.socket]] = {}
+        accepted: dict[int, _Server] = {}
         while True:
             try:
                 server, _ = listener.accept()
@@ -166,25 +173,43 @@ class Dialer:
             address = ipaddress.ip_address(host.partition("%")[0])
             address = getattr(address, "ipv4_mapped", None) or address
             where = f"[{address}]" if address.version == 6 else f"{address}"
-            accepted[server.fileno()] = (f"{name} {where}:{port}", server)
+            accepted[server.fileno()] = _Server(f"{name} {where}:{port}", server)
             self._poll.register(server, select.EPOLLIN)
 
-    @staticmethod
-    def _say(where: str, server: socket.socket) -> None:
-        with server, suppress(OSError):  # it may have been reset
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _WAIT_ON_CLOSE)
-            if server.recv(1):
-                server.send(where.encode())
 
-    def _ask(self, client: socket.socket) -> None:
-        self._poll.modify(client, select.EPOLLIN)
-        with suppress(OSError):  # it is heard of when read from
-            client.send(b"?")
+@dataclass
+class _Server:
+    """One end of a connection that was accepted, and what it says when it is asked for the second time."""
 
-    def _hear(self, client: socket.socket) -> str:
-        self._poll.unregister(client)
-        with client:
-            try:
-                return client.recv(100).decode() or RESET
-            except OSError as error:
-                return _ERRORS.get(error.errno or 0, UNREACHABLE)
+    where: str
+    connection: socket.socket
+    asked: bool = False
+
+    def said(self) -> bool:
+        """Answer; whether that was all (or there is nobody any more)."""
+        with suppress(OSError):  # it may have been reset
+            if self.connection.recv(1) and not self.asked:
+                self.asked = True
+                self.connection.send(_MORE)
+                return False
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _WAIT_ON_CLOSE)
+            self.connection.send(self.where.encode())
+        self.connection.close()
+        return True
+
+
+def _ask(client: socket.socket) -> None:
+    with suppress(OSError):  # it is heard of when read from
+        client.send(b"?")
+
+
+def _heard(client: socket.socket) -> str:
+    """What the other end said in the end; empty when it has to be asked once more."""
+    try:
+        text = client.recv(100)
+    except OSError as error:
+        return _ERRORS.get(error.errno or 0, UNREACHABLE)
+    if text == _MORE:
+        _ask(client)
+        return ""
+    return text.decode() or RESET
