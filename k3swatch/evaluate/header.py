@@ -15,6 +15,7 @@ from k3swatch.model.words import Family, Protocol
 SADDR = {Family.IP: 12, Family.IP6: 8}  # offsets in the network header
 DADDR = {Family.IP: 16, Family.IP6: 24}
 TRANSLATED = "with source NAT to"  # words for the address that answers go to before it is undone
+BY_ALIAS = "where source NAT's address is by"  # words for the interface that leads there
 PSH = 8  # of TCP's flags
 
 

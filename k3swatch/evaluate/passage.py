@@ -14,6 +14,7 @@ from k3swatch.evaluate.arrival import admitted, forwarded
 from k3swatch.evaluate.aside import bridged, directly
 from k3swatch.evaluate.crossroads import answered, by_interface, routed
 from k3swatch.evaluate.cube import Cube, Kind, Var
+from k3swatch.evaluate.header import BY_ALIAS
 from k3swatch.evaluate.hooks import hook, run
 from k3swatch.evaluate.ingress import arriving, leaving
 from k3swatch.evaluate.outcome import Fate, Outcome, Target
@@ -89,27 +90,28 @@ def _put_out(walk: Walk, scene: Scene, states: States, dport: int) -> States:
     """What passes IP's output chains. They see the interface that leads to whom it is addressed to as it begins: where
     the input hook has given the client another address, to that one (nf_nat_ipv4_local_fn routes again, too late).
     """
-    if scene.vantage is Vantage.LOCAL or not any(packet.snatted for packet in states):
+    if not any(packet.snatted for packet in states):
         return hook(walk, scene, OUTPUT, states, dport)
+    by_way: dict[Var | None, States] = {}
+    for packet, cubes in states.items():
+        by_way.setdefault(_first_way(scene, packet), {})[packet] = cubes
     passed: States = {}
-    for snatted, own in ((False, False), (True, False), (True, True)):
-        part = {
-            packet: cubes
-            for packet, cubes in states.items()
-            if packet.snatted is snatted and (snatted and is_local(scene.host, packet.alias)) is own
-        }
-        there = scene
-        if snatted:
-            there = scene.but(oif=_loopback(scene, "oif") if own else _unknown_way(scene))
-        for packet, cubes in hook(walk, there, OUTPUT, part, dport).items() if part else ():
+    for oif, part in by_way.items():
+        for packet, cubes in hook(walk, scene.but(oif=oif), OUTPUT, part, dport).items():
             add(passed, packet, cubes)
     return passed
 
 
+def _first_way(scene: Scene, packet: Packet) -> Var | None:
+    """The interface that an answer seems to leave by before source NAT is undone."""
+    if not packet.snatted or (scene.vantage is Vantage.LOCAL and not packet.alias):
+        return scene.oif
+    return _loopback(scene, "oif") if is_local(scene.host, packet.alias) else _unknown_way(scene)
+
+
 def _unknown_way(scene: Scene) -> Var:
     indexes = normal([(each.index, each.index) for each in scene.host.interfaces]) or ((1, 2**31 - 1),)
-    words = "by the interface that leads to the address of source NAT"
-    return Var("oif before source NAT is undone", indexes, Kind.ENVIRONMENT, words)
+    return Var("oif before source NAT is undone", indexes, Kind.ENVIRONMENT, BY_ALIAS)
 
 
 def received(

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from k3swatch.evaluate.cube import NO, YES, Cube, Kind, Var
-from k3swatch.evaluate.header import TRANSLATED
+from k3swatch.evaluate.header import BY_ALIAS, TRANSLATED
 from k3swatch.evaluate.ranges import Ranges, intersect, subtract
 from k3swatch.model.port import Host
 from k3swatch.model.words import Family
@@ -32,9 +32,9 @@ def phrase(var: Var, ranges: Ranges, host: Host, family: Family) -> str:
     if var.name == "iif":
         names = {interface.index: interface.name for interface in host.interfaces}
         return _either("on interface", ranges, var, lambda low, high: _interfaces(low, high, names))
-    if var.words == "through":
+    if var.words in ("through", BY_ALIAS):
         names = {interface.index: interface.name for interface in host.interfaces}
-        return _either("through", ranges, var, lambda low, high: _interfaces(low, high, names))
+        return _either(var.words, ranges, var, lambda low, high: _interfaces(low, high, names))
     if var.name == "saddr":
         return _either("from", ranges, var, lambda low, high: _networks(low, high, family))
     if var.words == TRANSLATED:
