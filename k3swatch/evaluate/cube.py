@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from k3swatch.evaluate.ranges import Ranges, intersect, subtract, union
+from k3swatch.evaluate.ranges import Ranges, intersect, normal, subtract, union
 
 
 class Kind(Enum):
@@ -78,6 +78,13 @@ class Cube:
             return self
         return self.replace(var, left)
 
+    def within(self, other: Cube) -> Cube | None:
+        """What both have in common; None when nothing."""
+        common: Cube | None = self
+        for var, ranges in other.items:
+            common = common.restrict(var, ranges) if common is not None else None
+        return common
+
     def replace(self, var: Var, ranges: Ranges) -> Cube:
         """This cube with `var` in exactly `ranges` (dropped when that is all of its base)."""
         items = [(known, value) for known, value in self.items if known != var]
@@ -104,6 +111,7 @@ class Cube:
 
 
 EVERYTHING = Cube()
+MANY, MOST_PAIRED = 24, 96  # cubes
 
 
 def exceeds(cubes: Iterable[Cube], others: Iterable[Cube]) -> bool:
@@ -117,9 +125,13 @@ def exceeds(cubes: Iterable[Cube], others: Iterable[Cube]) -> bool:
 
 
 def simplify(cubes: Iterable[Cube]) -> tuple[Cube, ...]:
-    """Fewer cubes for the same whole: two that differ in one variable become one."""
+    """Fewer cubes for the same whole: two that differ in one variable become one. Of very many only those that are
+    alike in all else are looked at: every pair would be too long.
+    """
     todo = list(dict.fromkeys(cubes))
-    merged = True
+    if len(todo) > MANY:
+        todo = _alike(todo)
+    merged = len(todo) <= MOST_PAIRED
     while merged and len(todo) > 1:
         merged = False
         for left in range(len(todo)):
@@ -135,17 +147,39 @@ def simplify(cubes: Iterable[Cube]) -> tuple[Cube, ...]:
     return tuple(todo)
 
 
+def _alike(cubes: list[Cube]) -> list[Cube]:
+    """Those that differ in one variable as one, variable by variable, as long as that helps."""
+    before = len(cubes) + 1
+    while len(cubes) < before:
+        before = len(cubes)
+        for var in sorted({var for cube in cubes for var, _ in cube.items}, key=lambda var: var.name):
+            groups: dict[Cube, list[Cube]] = {}
+            for cube in cubes:
+                groups.setdefault(cube.replace(var, var.base), []).append(cube)
+            cubes = [
+                group[0] if len(group) == 1 else rest.replace(var, _united(cube.get(var) for cube in group))
+                for rest, group in groups.items()
+            ]
+    return cubes
+
+
+def _united(ranges: Iterable[Ranges]) -> Ranges:
+    return normal([pair for each in ranges for pair in each])
+
+
 def _join(one: Cube, other: Cube) -> Cube | None:
     """The union of two cubes when it is a cube, else None."""
-    names = {var for var, _ in one.items} | {var for var, _ in other.items}
-    differing = [var for var in names if one.get(var) != other.get(var)]
+    ours, others = dict(one.items), dict(other.items)
+    differing = [var for var, ranges in one.items if others.get(var) != ranges]
+    differing += [var for var, _ in other.items if var not in ours]
     if not differing:
         return one
     if len(differing) == 1:
         var = differing[0]
-        return one.replace(var, union(one.get(var), other.get(var)))
-    if all(intersect(one.get(var), other.get(var)) == other.get(var) for var in differing):
+        return one.replace(var, union(ours.get(var, var.base), others.get(var, var.base)))
+    pairs = [(ours.get(var, var.base), others.get(var, var.base)) for var in differing]
+    if all(intersect(mine, its) == its for mine, its in pairs):
         return one  # the other lies within
-    if all(intersect(one.get(var), other.get(var)) == one.get(var) for var in differing):
+    if all(intersect(mine, its) == mine for mine, its in pairs):
         return other
     return None

@@ -101,6 +101,9 @@ def _narrowed(walk: Walk, mapped: int, back: States) -> None:
     for packet, cubes in back.items():
         if packet.turned in lost and packet.turned is not None:
             arrived.setdefault(packet.turned, []).extend(cubes)
+    sent_by: dict[Turned | None, list[Cube]] = {}
+    for end in walk.outcomes:
+        sent_by.setdefault(_turned(end), []).append(end.cube)
     told: set[Turned] = set()
     kept: list[Outcome] = []
     for end in walk.outcomes:
@@ -109,7 +112,8 @@ def _narrowed(walk: Walk, mapped: int, back: States) -> None:
             kept.append(end)
         elif turned not in told:
             told.add(turned)
-            kept += [replace(end, cube=cube) for cube in simplify(arrived.get(turned, ()))]
+            both = [mine.within(cube) for mine in sent_by[turned] for cube in arrived.get(turned, ())]
+            kept += [replace(end, cube=cube) for cube in simplify(cube for cube in both if cube is not None)]
     walk.outcomes[:] = kept
 
 

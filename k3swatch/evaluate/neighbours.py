@@ -13,23 +13,26 @@ from dataclasses import replace
 from functools import partial
 
 from k3swatch.errors import DecodeError, Interrupted, SourceError
-from k3swatch.evaluate.cube import EVERYTHING, Kind, Var, exceeds
+from k3swatch.evaluate.cube import EVERYTHING, Kind, Var
 from k3swatch.evaluate.discovery import solicited_node
 from k3swatch.evaluate.hooks import hook, run
 from k3swatch.evaluate.ingress import arriving, leaving
 from k3swatch.evaluate.outcome import Fate, Outcome
 from k3swatch.evaluate.packet import NO_MARK, Discovery, Packet, Scene, Turn, scene
 from k3swatch.evaluate.passage import received, sent_out
+from k3swatch.evaluate.ranges import Ranges, normal, subtract
 from k3swatch.evaluate.states import States
 from k3swatch.evaluate.steps import step
-from k3swatch.evaluate.walk import Deaf, Walk
+from k3swatch.evaluate.walk import Deaf, Refusal, Walk
 from k3swatch.model.finding import Finding
-from k3swatch.model.port import Host, Interface, LocalAddress, family_of
+from k3swatch.model.port import Address, Host, Interface, LocalAddress, family_of
 from k3swatch.model.ruleset import INPUT, OUTPUT
 from k3swatch.model.words import Family, Mechanism, Protocol, State, Vantage
 
 NFPROTO_ARP, ARP_IN, ARP_OUT = 3, 0, 1  # NF_ARP_*, uapi/linux/netfilter_arp.h
 ETHERNET = 1  # ARPHRD_ETHER
+MOST_ASKED = 16  # addresses of one interface
+LINK_LOCAL: Ranges = ((0xFE80 << 112, (0xFEC0 << 112) - 1),)
 _TOLD = ("vxlan", "geneve", "vrf")  # whose neighbours are written down, or that have none
 _REFUSED = {
     (Family.IP, Turn.FIRST): "ARP requests",
@@ -48,17 +51,21 @@ def hidden(
 
     Raises Interrupted when the ruleset changed meanwhile.
     """
-    refused = {(address, _place(each), each.conditions) for each in found for address in each.addresses}
+    refused = {
+        (address, _place(each), each.conditions)
+        for each in found
+        if each.vantage is Vantage.EXTERNAL and each.state is State.BLOCKED and not each.shadowed
+        for address in each.addresses
+    }
     for family in Family:
         if family not in walk.deaf:
             walk.deaf[family] = _deaf(walk, host, family)
-        asked, deaf = walk.deaf[family]
-        if not deaf:
+        if not walk.deaf[family][1]:
             continue
         outside = {address for vantage, address in judged if vantage is Vantage.EXTERNAL}
         outside -= {address for each in found if _sure(each) for address in each.addresses}
         told = [entry for entry in _addresses(host, family) if str(entry.address) in outside]
-        for finding in _findings(walk, family, asked, deaf, told):
+        for finding in _findings(walk, host, family, told):
             ways = [(_place(finding), conditions) for conditions in ((), finding.conditions)]
             left = tuple(
                 each for each in finding.addresses if not any((each, *way) in refused for way in ways)
@@ -106,60 +113,92 @@ def _asks(host: Host, interface: Interface) -> bool:
     return ethernet and interface.up and interface.kind not in _TOLD and interface.index not in host.enslaved
 
 
-def _findings(
-    walk: Walk,
-    family: Family,
-    asked: dict[int, str],
-    deaf: dict[int, Outcome],
-    told: Sequence[LocalAddress],
-) -> Iterator[Finding]:
-    """One for each rule. Addresses of another interface (loopback's, a dummy's) are asked for by none: they are found
-    by way of a gateway, which finds any of the others.
+def _findings(walk: Walk, host: Host, family: Family, told: Sequence[LocalAddress]) -> Iterator[Finding]:
+    """One for each rule. By an interface where nobody is answered nobody gets to any address of this host; it is an
+    alarm where that is so on all that lead out of this host, whatever its own pods can do.
     """
-    groups: dict[tuple[object, ...], tuple[Outcome, set[int]]] = {}
-    for index, end in deaf.items():
-        groups.setdefault((end.path, end.turn), (end, set()))[1].add(index)
-    everywhere = deaf.keys() == asked.keys()
-    for end, indexes in groups.values():
-        own = [
-            str(entry.address)
-            for entry in told
-            if entry.interface in indexes or (everywhere and entry.interface not in asked)
-        ]
-        if own:
-            names = sorted(asked[index] for index in indexes)
-            yield Finding(
-                State.BLOCKED,
-                Mechanism.NEIGHBOUR,
-                Vantage.EXTERNAL,
-                family,
-                tuple(own),
-                certain=False,
-                conditions=() if everywhere else (f"on interface {' or '.join(names)}",),
-                path=tuple(step(walk.ruleset, each) for each in end.path),
-                why=WHY.format(_REFUSED[family, end.turn]),
-                restriction=not everywhere,
-            )
+    asked, deaf = walk.deaf[family]
+    groups: dict[tuple[object, ...], tuple[Refusal, set[int]]] = {}
+    for index, refusal in deaf.items():
+        groups.setdefault((refusal.end.path, refusal.end.turn, refusal.whom), (refusal, set()))[1].add(index)
+    out = [index for index in asked if not _of_pods(host, index)] or list(asked)
+    whole = all(index in deaf and not deaf[index].whom for index in out)
+    addresses = tuple(str(entry.address) for entry in told)
+    for refusal, indexes in groups.values() if addresses else ():
+        names = " or ".join(sorted(asked[index] for index in indexes))
+        conditions = [refusal.whom] if refusal.whom else []
+        if indexes != asked.keys() and not refusal.whom:
+            conditions = [f"on interface {names}"]
+        yield Finding(
+            State.BLOCKED,
+            Mechanism.NEIGHBOUR,
+            Vantage.EXTERNAL,
+            family,
+            addresses,
+            certain=False,
+            conditions=tuple(conditions),
+            path=tuple(step(walk.ruleset, each) for each in refusal.end.path),
+            why=WHY.format(_REFUSED[family, refusal.end.turn]),
+            restriction=not whole or bool(refusal.whom),
+        )
 
 
-def _refused(walk: Walk, host: Host, family: Family, index: int) -> Outcome | None:
-    """What refuses every question for every address of the interface, or every answer; None where anything passes."""
+def _of_pods(host: Host, index: int) -> bool:
+    """Whether it is a bridge that only this host's own pods or containers are on."""
+    kinds = {each.kind for each in host.interfaces if each.master == index}
+    return kinds <= {"veth"} and any(
+        each.index == index and each.kind == "bridge" for each in host.interfaces
+    )
+
+
+def _refused(walk: Walk, host: Host, family: Family, index: int) -> Refusal | None:
+    """What refuses the questions for all addresses of the interface, or the answers, and whose; None where anything
+    passes. Hosts on the link ask from the address they dial from (ndisc_solicit), IPv6's gateways from link-local.
+    """
+    near = normal([_network(entry) for entry in _own(host, family, index) if not entry.address.is_link_local])
+    near = subtract(
+        near, normal([(int(each), int(each)) for each in host.local() if family_of(each) is family])
+    )
+    ways: list[tuple[Ranges, str]] = [(near, f"of the network of {_name(host, index)}")]
+    if family is Family.IP6:
+        ways.append((LINK_LOCAL, f"by a gateway on {_name(host, index)}"))
+    ends = [(_by(walk, host, family, index, asking), whom) for asking, whom in ways if asking]
+    lost = [(end, whom) for end, whom in ends if end is not None]
+    if not lost:
+        return None
+    return Refusal(lost[-1][0], "" if len(lost) == len(ends) else lost[0][1])
+
+
+def _by(walk: Walk, host: Host, family: Family, index: int, asking: Ranges) -> Outcome | None:
+    """What refuses those who ask from one of these addresses."""
     found: Outcome | None = None
-    for entry in host.addresses:
-        if entry.interface != index or family_of(entry.address) is not family:
-            continue
+    for entry in _own(host, family, index)[:MOST_ASKED]:
         try:
-            orders = [_walked(walk, host, family, index, entry.address.packed, False)]
-            if orders[0] is not None and walk.tied:
-                orders.append(_walked(walk, host, family, index, entry.address.packed, True))
+            end = _walked(walk, host, index, entry.address, asking)
+            if end is not None and walk.tied:
+                end = _walked(walk, host, index, entry.address, asking, backwards=True)
         except Interrupted:
             raise
         except (SourceError, DecodeError):
             return None  # said of the connections
-        if None in orders:
+        if end is None:
             return None
-        found = found or orders[0]
+        found = found or end
     return found
+
+
+def _own(host: Host, family: Family, index: int) -> list[LocalAddress]:
+    return [each for each in host.addresses if each.interface == index and family_of(each.address) is family]
+
+
+def _network(entry: LocalAddress) -> tuple[int, int]:
+    shift = entry.address.max_prefixlen - entry.prefix_length
+    low = int(entry.address) >> shift << shift
+    return low, low | (1 << shift) - 1
+
+
+def _name(host: Host, index: int) -> str:
+    return next((each.name for each in host.interfaces if each.index == index), f"#{index}")
 
 
 def _meets(walk: Walk, family: Family) -> bool:
@@ -173,21 +212,31 @@ def _meets(walk: Walk, family: Family) -> bool:
 
 
 def _walked(
-    walk: Walk, host: Host, family: Family, index: int, address: bytes, backwards: bool
+    walk: Walk, host: Host, index: int, address: Address, asking: Ranges, backwards: bool = False
 ) -> Outcome | None:
+    """What refuses the question for one address, or the answer, to all who ask; None where any passes."""
     walk.outcomes, walk.tied, walk.backwards = [], (), backwards
-    iif = Var("iif", ((index, index),), Kind.FIELD, "iif")
+    family = family_of(address)
     view = scene(host, Vantage.EXTERNAL, family, Protocol.TCP)
     view = replace(
-        view, protocol=Discovery.ARP if family is Family.IP else Discovery.ND, iif=iif, oif=None, uid=None
+        view,
+        protocol=Discovery.ARP if family is Family.IP else Discovery.ND,
+        saddr=Var("saddr", asking, view.saddr.kind, view.saddr.words),
+        iif=Var("iif", ((index, index),), Kind.FIELD, "iif"),
+        uid=None,
     )
     for turn in (Turn.FIRST, Turn.ANSWER):
         walk.turn, begin = turn, len(walk.outcomes)
-        passed = (_asked if turn is Turn.FIRST else _answered)(walk, view.but(turn=turn), address)
-        lost = [end for end in walk.outcomes[begin:] if end.fate in (Fate.DROPPED, Fate.REJECTED)]
-        if lost and not passed and not exceeds([EVERYTHING], [end.cube for end in lost]):
-            return lost[0]
+        passed = (_asked if turn is Turn.FIRST else _answered)(walk, view.but(turn=turn), address.packed)
+        ends = walk.outcomes[begin:]
+        if ends and not passed and all(end.fate in (Fate.DROPPED, Fate.REJECTED) for end in ends):
+            return min(reversed(ends), key=_narrowness)
     return None
+
+
+def _narrowness(end: Outcome) -> tuple[bool, int]:
+    """How far it is from being about everybody."""
+    return any(var.kind is not Kind.FIELD for var, _ in end.cube.items), len(end.cube.items)
 
 
 def _asked(walk: Walk, view: Scene, address: bytes) -> States:

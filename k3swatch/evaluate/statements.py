@@ -10,7 +10,7 @@ from k3swatch.evaluate.cube import Kind
 from k3swatch.evaluate.header import DADDR, SADDR, load_payload
 from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Path, ended, maybe, meter, with_mark
 from k3swatch.evaluate.outcome import Fate
-from k3swatch.evaluate.packet import RAW_CONNTRACK, SAME_PRIORITY, Turn, has_connection
+from k3swatch.evaluate.packet import RAW_CONNTRACK, SAME_PRIORITY, Discovery, Turn, has_connection
 from k3swatch.evaluate.queues import queued
 from k3swatch.model.expr import (
     Code,
@@ -64,7 +64,10 @@ def ct_set(context: Context, expr: CtSet, path: Path) -> list[Path]:
     if expr.key == 3 and has_connection(context.scene, path.packet):
         return with_mark(path, path.read(expr.sreg, 4), conntrack=True)
     if expr.key == 17 and context.scene.priority < RAW_CONNTRACK:
-        path.packet = replace(path.packet, zone=path.read(expr.sreg, 2), tracked=True)
+        tracked = not isinstance(
+            context.scene.protocol, Discovery
+        )  # nf_conntrack_icmpv6_error takes no template
+        path.packet = replace(path.packet, zone=path.read(expr.sreg, 2), tracked=tracked)
     return [path]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from k3swatch.evaluate.cells import Cells
-from k3swatch.evaluate.cube import Cube, Var, exceeds
+from k3swatch.evaluate.cube import Cube, Kind, Var, exceeds, simplify
 from k3swatch.evaluate.header import PSH, pushed
 from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import Packet
@@ -14,6 +15,7 @@ from k3swatch.evaluate.walk import Walk
 
 Marks = dict[Cells, tuple[Cube, ...]]  # of connections, and whose
 
+MOST_TOLD_APART = 8  # cubes of one packet that are carried on to the next as they are
 NO_DATA = "refused where it only acknowledges: what comes of it depends on who speaks first"
 
 
@@ -34,8 +36,17 @@ def later(states: States, mark: Cells) -> States:
             reached=packet.reached or (packet.dialled and (packet.daddr, packet.dport)),
             connected=packet.tracked and packet.connected,
         )
-        add(result, now, cubes)
+        add(result, now, cubes if len(cubes) <= MOST_TOLD_APART else _of_connections(cubes))
     return merged(result)
+
+
+def _of_connections(cubes: Sequence[Cube]) -> tuple[Cube, ...]:
+    """Whose the connections are, whatever had to hold for the packets before. Some of them may not be there any more,
+    and are lost twice: what is said of them then is no less true.
+    """
+    return simplify(
+        Cube(tuple((var, ranges) for var, ranges in cube.items if var.kind is Kind.FIELD)) for cube in cubes
+    )
 
 
 def again(states: States) -> States:

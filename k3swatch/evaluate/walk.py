@@ -8,7 +8,7 @@ how a second cause behind the first is found.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from k3swatch.errors import DecodeError, Interrupted, SourceError
@@ -34,8 +34,17 @@ from k3swatch.model.words import Family, Mechanism
 JUMP_STACK = 16  # NFT_JUMP_STACK_SIZE
 MOST_CUBES = 400  # more ways than this through one chain: say that it cannot be told
 
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What refuses those who ask for the addresses of an interface; `whom` in words, empty when it is all of them."""
+
+    end: Outcome
+    whom: str
+
+
 # the interfaces that are asked for addresses, and what refuses the question (see `neighbours`)
-Deaf = tuple[dict[int, str], dict[int, Outcome]]
+Deaf = tuple[dict[int, str], dict[int, Refusal]]
 
 
 class Walk:

@@ -23,7 +23,7 @@ from k3swatch.evaluate.fib import (
 )
 from k3swatch.evaluate.header import destination_address, load_payload, source_address
 from k3swatch.evaluate.machine import Context, Path, maybe, split
-from k3swatch.evaluate.packet import owner_of
+from k3swatch.evaluate.packet import Discovery, owner_of
 from k3swatch.evaluate.ranges import contains
 from k3swatch.evaluate.xt_connection import conntrack, mark, state_match
 from k3swatch.evaluate.xt_ports import ALWAYS, NEVER, Test, multiport, ports
@@ -36,7 +36,8 @@ ANY_TYPE = 255  # of icmp
 
 def match(context: Context, expr: XtMatch, path: Path) -> list[Path]:
     """nft_match_eval: the rule goes on where the match holds."""
-    if isinstance(expr.spec, xt.Environment) and expr.spec.holds is None:
+    arp = context.scene.protocol is Discovery.ARP  # ebtables' `arp` never holds for a packet of IP
+    if isinstance(expr.spec, xt.Environment) and (expr.spec.holds is None or arp):
         # one that counts is the rule's own; two of the others are the same test when all their bytes are
         which = context.rule_id if expr.name in _METERS else expr.info.hex()
         identity = f"{expr.name} {expr.revision} {which}{context.scene.turn.value}"
@@ -127,6 +128,10 @@ def _statistic(context: Context, spec: xt.Statistic, path: Path) -> list[Test]:
 
 def _owner(context: Context, spec: xt.Owner, path: Path) -> list[Test]:
     uid, gid, socket = 1, 2, 4
+    if context.scene.protocol is Discovery.ND and not context.scene.from_client:
+        # of a socket of the kernel's (ipv6.ndisc_sk), which has no file and so no owner
+        socketless = spec.match & socket and spec.invert & socket
+        return [NEVER if socketless or (spec.match ^ spec.invert) & (uid | gid) else ALWAYS]
     if context.scene.uid is None:
         # owner_mt: without a socket only "! --socket-exists" and friends hold
         return [ALWAYS if not (spec.match ^ spec.invert) & spec.match else NEVER]

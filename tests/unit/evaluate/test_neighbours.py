@@ -15,8 +15,10 @@ from k3swatch.model.expr import (
     Cmp,
     Code,
     Ct,
+    CtSet,
     Expr,
     Fib,
+    Immediate,
     Limit,
     Meta,
     Payload,
@@ -27,7 +29,7 @@ from k3swatch.model.finding import Finding
 from k3swatch.model.port import Host, Interface, LocalAddress, ProtectedPort
 from k3swatch.model.ruleset import INPUT, OUTPUT, POSTROUTING, PREROUTING
 from k3swatch.model.words import Mechanism, State, Vantage
-from k3swatch.model.xt import Icmp, PktType
+from k3swatch.model.xt import Icmp, Owner, PktType
 
 API = ProtectedPort("k3s-api", 6443)
 DROP, ACCEPT = verdict(Code.DROP), verdict(Code.ACCEPT)
@@ -93,7 +95,6 @@ def test_a_firewall_that_has_forgotten_icmpv6() -> None:
         pytest.param([*ICMPV6, XtMatch("icmp6", 0, b"", Icmp(58, 134, invert=True)), *ACCEPT], id="xt, another"),
         pytest.param([*ICMPV6, XtMatch("icmp6", 0, b"", Icmp(58, 255)), *ACCEPT], id="xt, any"),
         pytest.param([*icmp(135), Limit(10, 1, 5, 0, False), *ACCEPT], id="by rate: some get through"),
-        pytest.param([Payload(1, 1, 8, 2), Cmp(1, 0, b"\xfe\x80"), *ICMPV6, *ACCEPT], id="link-local: gateways"),
         pytest.param([Meta(1, 19), Cmp(1, 0, b"\2"), *ACCEPT], id="multicast"),
         pytest.param([Payload(1, 1, 24, 2), Cmp(1, 0, b"\xff\x02"), *ACCEPT], id="by its group"),
         pytest.param([Fib(1, 3, 2), Cmp(1, 0, b"\5\0\0\0"), *ACCEPT], id="fib: multicast"),
@@ -195,12 +196,77 @@ def test_a_virtual_address_may_be_kept_quiet() -> None:
         assert not found(quiet, replace(host, addresses=(*host.addresses, entry)))
 
 
-def test_one_interface_of_several_is_a_restriction() -> None:
+def test_gateways_ask_from_link_local_and_others_do_not() -> None:
+    (finding,) = found(closed([Payload(1, 1, 8, 2), Cmp(1, 0, b"\xfe\x80"), *ICMPV6, *ACCEPT]))
+    assert (finding.conditions, finding.restriction) == (("of the network of eth0",), True)
+    near = ipaddress.ip_address("fd00:1::").packed[:8]
+    (finding,) = found(closed([Payload(1, 1, 8, 8), Cmp(1, 0, near), *ICMPV6, *ACCEPT]))
+    assert (finding.conditions, finding.restriction) == (("by a gateway on eth0",), True)
+    remote = ipaddress.ip_address("2001:db8::").packed[:4]
+    (finding,) = found(closed([Payload(1, 1, 8, 4), Cmp(1, 0, remote), *ICMPV6, *ACCEPT]))
+    assert (finding.conditions, finding.restriction) == ((), False)  # nobody asks from afar
+
+
+def test_it_is_the_rule_about_everybody_that_is_named() -> None:
+    blocklist: list[Expr] = [Payload(1, 1, 8, 2), Cmp(1, 0, b"\xfd\0"), Meta(1, 19), Cmp(1, 0, b"\2"), *DROP]
+    (finding,) = found(closed(blocklist))
+    assert finding.rule is not None
+    assert finding.rule.rule == "policy drop"
+
+
+def test_what_refuses_this_hosts_own_connections_is_another_matter() -> None:
+    outside: list[Expr] = [Meta(1, 4), Cmp(1, 1, b"\1\0\0\0"), *PORT]
+    assert found(base(INPUT, outside, policy=Code.DROP))
+
+
+def test_however_many_sources_are_told_apart() -> None:
+    host = node()
+    more = tuple(LocalAddress(ipaddress.ip_address(0xFD000001 << 96 | n), 2, 64) for n in range(1, 40))
+    six: list[Expr] = [Meta(1, 15), Cmp(1, 0, b"\x0a")]
+    near = ipaddress.ip_address("fd00:1::").packed[:8]
+    sources = [
+        [*six, Payload(1, 1, 8, 16), Cmp(1, 0, near + bytes(4) + n.to_bytes(4)), *DROP]
+        for n in range(1, 900, 2)
+    ]
+    (finding,) = found(closed(*sources), replace(host, addresses=(*host.addresses, *more)))
+    assert len(finding.addresses) == 40
+
+
+@pytest.mark.parametrize("invert", [0, 4])
+def test_advertisements_are_of_a_socket_without_an_owner(invert: int) -> None:
+    exists: list[Expr] = [XtMatch("owner", 1, b"", Owner(4, invert)), *ACCEPT]
+    tcp: list[Expr] = [Meta(1, 16), Cmp(1, 0, b"\6"), *ACCEPT]
+    assert bool(found(closed(tcp, exists, hook=OUTPUT))) is bool(invert)
+    owned: list[Expr] = [XtMatch("owner", 1, b"", Owner(1, invert >> 2, uid=(0, 0))), *ACCEPT]
+    assert bool(found(closed(tcp, owned, hook=OUTPUT))) is not bool(invert)
+
+
+def test_a_zone_does_not_make_it_tracked() -> None:
+    ruleset = closed([*state(64), *ACCEPT])
+    zone: list[Expr] = [Immediate(1, b"\5\0"), CtSet(1, 17)]
+    ruleset.base("z", "c", PREROUTING, zone, kind="filter", priority=-300, family="inet")
+    assert not found(ruleset)
+
+
+def test_the_uplink_alone_is_an_alarm_whatever_pods_can_do() -> None:
+    (finding,) = found(closed([Meta(1, 4), Cmp(1, 0, b"\3\0\0\0"), *ACCEPT]), _dual_stack())
+    assert (finding.conditions, finding.restriction) == (("on interface eth0",), False)
+    (finding,) = found(closed([Meta(1, 4), Cmp(1, 0, b"\2\0\0\0"), *ACCEPT]), _dual_stack())
+    assert (finding.conditions, finding.restriction) == (("on interface cni0",), True)
+
+
+def _dual_stack() -> Host:
+    host = node()
+    entry = LocalAddress(ipaddress.ip_address("fd42::1"), 3, 64)
+    return replace(host, addresses=(*host.addresses, entry))
+
+
+def test_one_interface_of_several() -> None:
     (finding,) = found(
         base(INGRESS, [Meta(1, 1), Cmp(1, 0, b"\x08\x06"), *DROP], family="netdev", device="eth0")
     )
-    assert (finding.addresses, finding.conditions) == (("192.168.1.233",), ("on interface eth0",))
-    assert finding.restriction
+    assert finding.addresses == ("10.42.0.1", "192.168.1.233")  # neither is reached by eth0
+    assert (finding.conditions, finding.restriction) == (("on interface eth0",), False)
 
 
 def test_an_address_of_loopback_is_reached_by_any_interface() -> None:
