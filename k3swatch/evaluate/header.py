@@ -16,6 +16,7 @@ SADDR = {Family.IP: 12, Family.IP6: 8}  # offsets in the network header
 DADDR = {Family.IP: 16, Family.IP6: 24}
 TRANSLATED = "with source NAT to"  # words for the address that answers go to before it is undone
 BY_ALIAS = "where source NAT's address is by"  # words for the interface that leads there
+TRANSPORT = 2  # NFT_PAYLOAD_TRANSPORT_HEADER
 PSH = 8  # of TCP's flags
 
 
@@ -118,7 +119,9 @@ def _addresses(scene: Scene, packet: Packet) -> tuple[Cells, Cells]:
     client = big(scene.saddr, length)
     if scene.from_client:
         return client, tuple(packet.daddr)
-    if _still_translated(scene, packet):
+    if _still_translated(scene, packet) and packet.alias:
+        client = tuple(packet.alias)
+    elif _still_translated(scene, packet):
         client = big(Var(TRANSLATED, ((0, 2 ** (8 * length) - 1),), Kind.ENVIRONMENT, TRANSLATED), length)
     return tuple(packet.daddr), client
 
@@ -164,7 +167,8 @@ def _transport(scene: Scene, packet: Packet) -> Cells:
         return neighbour(scene, packet)
     server, client = tuple(packet.dport.to_bytes(2)), big(scene.sport, 2)
     if not scene.from_client and _still_translated(scene, packet):
-        client = environment("port answers go to before source NAT is undone", 2)
+        renamed = {offset: byte for base, offset, byte in packet.renamed if base == TRANSPORT}
+        client = tuple(renamed.get(offset, cell) for offset, cell in enumerate(client))
     ports: Cells = (*client, *server) if scene.from_client else (*server, *client)
     turn = scene.turn.value
     if scene.protocol is Protocol.UDP:

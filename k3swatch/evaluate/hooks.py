@@ -17,7 +17,6 @@ from k3swatch.evaluate.crossroads import rerouted
 from k3swatch.evaluate.mapping import redirected
 from k3swatch.evaluate.outcome import Fate, Outcome, Target, Turned
 from k3swatch.evaluate.packet import NAT_DST, NAT_SRC, TPROXIED, Packet, Scene, Turn, is_local
-from k3swatch.evaluate.sourcenat import unknown_source
 from k3swatch.evaluate.states import States, add, merged
 from k3swatch.evaluate.walk import Walk
 from k3swatch.model.expr import Code
@@ -135,7 +134,7 @@ def _translated(walk: Walk, scene: Scene, number: int, states: States) -> States
         elif packet.dialled is not None and not scene.from_client and not before:
             packet = replace(packet, daddr=packet.dialled[0], dport=packet.dialled[1])
         if packet.snatted and scene.from_client and not before:
-            packet = packet.overwritten(unknown_source(scene))
+            packet = packet.overwritten({(base, offset): byte for base, offset, byte in packet.renamed})
         add(result, packet, cubes)
     return merged(result)
 

@@ -13,14 +13,14 @@ from k3swatch.evaluate.cube import Box, Cube, Kind, Var
 from k3swatch.evaluate.machine import Context, Path, rewrite
 from k3swatch.evaluate.outcome import Target
 from k3swatch.evaluate.packet import Scene, is_local, owner_of
-from k3swatch.evaluate.sourcenat import Ports, masquerade, source_nat
+from k3swatch.evaluate.sourcenat import PROTO_RANDOM, PROTO_RANDOM_FULLY, Ports, masquerade, source_nat
 from k3swatch.model import xt
 from k3swatch.model.expr import Ct, CtSet, Expr, Masq, Nat, Redir, XtMatch, XtTarget
 from k3swatch.model.port import family_of
 from k3swatch.model.words import Family, Mechanism, Vantage
 
 # NF_NAT_RANGE_*, uapi/linux/netfilter/nf_nat.h
-PROTO_RANDOM, PROTO_RANDOM_FULLY, NETMAP = 4, 16, 64
+NETMAP = 64
 MOST_LOCAL = 16  # addresses of ours told apart in one range
 
 _TRACKING = (Nat, Masq, Redir, Ct, CtSet)
@@ -35,7 +35,8 @@ def nat(context: Context, expr: Nat, path: Path) -> list[Path]:
     ports = read_ports(path, expr.proto_min, expr.proto_max)
     if expr.type != 1:
         one = expr.addr_min is not None and expr.addr_max in (None, expr.addr_min)
-        return source_nat(context, path, path.read(expr.addr_min or 0, length) if one else None, ports)
+        address = path.read(expr.addr_min or 0, length) if one else None
+        return source_nat(context, path, address, ports, expr.flags)
     low = read_address(path, expr.addr_min, length)
     high = read_address(path, expr.addr_max, length) if expr.addr_max != expr.addr_min else low
     return map_to(context, path, low, high, ports, expr.flags)
@@ -43,7 +44,7 @@ def nat(context: Context, expr: Nat, path: Path) -> list[Path]:
 
 def masq(context: Context, expr: Masq, path: Path) -> list[Path]:
     """nft_masq_eval."""
-    return masquerade(context, path, None)
+    return masquerade(context, path, read_ports(path, expr.proto_min, expr.proto_max), expr.flags)
 
 
 def redir(context: Context, expr: Redir, path: Path) -> list[Path]:

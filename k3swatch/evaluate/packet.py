@@ -90,6 +90,9 @@ class Packet:
     sourced: bool = False  # NAT has set up its source
     snatted: bool = False  # and it is another one
     alias: bytes = b""  # this one; empty: not to be known
+    renamed: tuple[
+        tuple[int, int, Byte], ...
+    ] = ()  # the bytes that source NAT has overwritten, as in `patch`
     patch: tuple[
         tuple[int, int, Byte], ...
     ] = ()  # bytes that were overwritten: header, offset, what is there now

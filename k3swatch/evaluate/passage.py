@@ -8,11 +8,12 @@ decided by then. Answers go the other way round.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from k3swatch.evaluate.arrival import admitted, forwarded
 from k3swatch.evaluate.aside import bridged, directly
-from k3swatch.evaluate.crossroads import answered, by_interface, routed
+from k3swatch.evaluate.crossroads import answered, by_interface, leads, routed
 from k3swatch.evaluate.cube import Cube, Kind, Var
 from k3swatch.evaluate.header import BY_ALIAS
 from k3swatch.evaluate.hooks import hook, run
@@ -106,7 +107,10 @@ def _first_way(scene: Scene, packet: Packet) -> Var | None:
     """The interface that an answer seems to leave by before source NAT is undone."""
     if not packet.snatted or (scene.vantage is Vantage.LOCAL and not packet.alias):
         return scene.oif
-    return _loopback(scene, "oif") if is_local(scene.host, packet.alias) else _unknown_way(scene)
+    if is_local(scene.host, packet.alias):
+        return _loopback(scene, "oif")
+    index = leads(scene, replace(packet, daddr=packet.alias)) if packet.alias else None
+    return Var("oif", ((index, index),), Kind.FIELD, "oif") if index else _unknown_way(scene)
 
 
 def _unknown_way(scene: Scene) -> Var:

@@ -32,6 +32,7 @@ def later(states: States, mark: Cells) -> States:
             dialled=packet.dialled,
             snatted=packet.snatted,
             alias=packet.alias,
+            renamed=packet.renamed,
             turned=packet.turned,
             reached=packet.reached or (packet.dialled and (packet.daddr, packet.dport)),
             connected=packet.tracked and packet.connected,

@@ -58,11 +58,11 @@ def _nat(context: Context, spec: xt.NatRange, path: Path) -> list[Path]:
     ips, proto, offset = 1, 2, 32
     ports = spec.port if spec.flags & proto else None
     if spec.target == "MASQUERADE":
-        return masquerade(context, path, ports)
+        return masquerade(context, path, ports, spec.flags)
     if spec.target == "SNAT":
         address = spec.addr[0][: context.scene.family.length]
         one = spec.flags & ips and spec.addr[0] == spec.addr[1]
-        return source_nat(context, path, tuple(address) if one else None, ports)
+        return source_nat(context, path, tuple(address) if one else None, ports, spec.flags)
     if spec.target == "REDIRECT":
         return redirect_to(context, path, ports, spec.flags)
     length = context.scene.family.length

@@ -66,9 +66,11 @@ class Redir:
 
 @dataclass(frozen=True, slots=True)
 class Masq:
-    """NFTA_MASQ_*: source NAT only."""
+    """NFTA_MASQ_*: source NAT only; ports are in registers."""
 
     flags: int = 0
+    proto_min: int | None = None
+    proto_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from k3swatch.model.expr import Masq, Nat, Redir
 
 _TYPE, _FAMILY, _ADDR_MIN, _ADDR_MAX, _PROTO_MIN, _PROTO_MAX, _FLAGS = range(1, 8)
 _REDIR_MIN, _REDIR_MAX, _REDIR_FLAGS = 1, 2, 3
-_MASQ_FLAGS = 1
+_MASQ_FLAGS, _MASQ_MIN, _MASQ_MAX = 1, 2, 3
 
 
 def nat(attributes: Attributes) -> Nat:
@@ -43,5 +43,6 @@ def redir(attributes: Attributes) -> Redir:
 
 
 def masq(attributes: Attributes) -> Masq:
-    """Source NAT to the address of the outgoing interface."""
-    return Masq(attributes.be32(_MASQ_FLAGS, 0))
+    """Source NAT to the address of the outgoing interface, and to a port of some when there are registers."""
+    low, high = register_or_none(attributes, _MASQ_MIN), register_or_none(attributes, _MASQ_MAX)
+    return Masq(attributes.be32(_MASQ_FLAGS, 0), low, low if high is None else high)

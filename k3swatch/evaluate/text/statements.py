@@ -92,11 +92,11 @@ def nat(expr: e.Nat, writer: Writer) -> str:
     return f"{word} {family}{'prefix ' if expr.flags & NETMAP else ''}to {target}{flags(expr.flags)}"
 
 
-def redirect(expr: e.Redir, writer: Writer) -> str:
-    """`redirect to :7443`."""
+def to_this_host(word: str, expr: e.Redir | e.Masq, writer: Writer) -> str:
+    """`redirect to :7443`, `masquerade to :1024-2000`: the address goes without saying."""
     first, last = registers(writer, expr.proto_min, expr.proto_max, render.network)
     ports = f" to :{first}" + (f"-{last}" if last not in ("", first) else "") if first else ""
-    return f"redirect{ports}{flags(expr.flags)}"
+    return f"{word}{ports}{flags(expr.flags)}"
 
 
 def tproxy(expr: e.Tproxy, writer: Writer) -> str:
@@ -210,9 +210,9 @@ def statement(expr: e.Expr, writer: Writer) -> str | None:
         case e.Nat():
             return nat(expr, writer)
         case e.Redir():
-            return redirect(expr, writer)
+            return to_this_host("redirect", expr, writer)
         case e.Masq():
-            return f"masquerade{flags(expr.flags)}"
+            return to_this_host("masquerade", expr, writer)
         case e.Tproxy():
             return tproxy(expr, writer)
         case e.Reject():
