@@ -23,7 +23,7 @@ from k3swatch.evaluate.cube import Kind, Var
 from k3swatch.evaluate.fib import load_fib
 from k3swatch.evaluate.header import environment, load_payload
 from k3swatch.evaluate.machine import Context, Path, ended, maybe, split
-from k3swatch.evaluate.packet import Discovery
+from k3swatch.evaluate.packet import Discovery, Packet, Scene, Turn, is_local
 from k3swatch.evaluate.queues import handed
 from k3swatch.model.expr import (
     Bitwise,
@@ -39,6 +39,7 @@ from k3swatch.model.expr import (
     Rt,
     Socket,
 )
+from k3swatch.model.port import ListeningSocket
 
 
 def immediate(context: Context, expr: Immediate, path: Path) -> list[Path]:
@@ -162,9 +163,25 @@ def hash_(context: Context, expr: Hash, path: Path) -> list[Path]:
 def socket(context: Context, expr: Socket, path: Path) -> list[Path]:
     """nft_socket_eval: breaks when no socket takes the packet."""
     names = {0: "transparent", 1: "mark", 2: "wildcard", 3: "cgroupv2"}
-    turn = context.scene.turn.value
+    scene, turn = context.scene, context.scene.turn.value
     path.write(expr.dreg, environment(f"socket {names.get(expr.key, expr.key)} {expr.level}{turn}", 8))
-    return maybe(path, f"a socket takes it{turn}")
+    found = listeners_of(scene, path.packet)
+    if found and expr.key == 0 and len({each.transparent for each in found} - {None}) == 1:
+        path.write(expr.dreg, (int(bool(found[0].transparent)),))
+    return [path] if found else maybe(path, f"a socket takes it{turn}")
+
+
+def listeners_of(scene: Scene, packet: Packet) -> list[ListeningSocket]:
+    """Whose connection it is: of a later packet that is for this host the socket is found for sure
+    (nf_sk_lookup_slow_v4); the first one's is not, where it listens on any address. Empty: not to be known.
+    """
+    if scene.turn is not Turn.NEXT or not is_local(scene.host, packet.daddr):
+        return []
+    return [
+        each
+        for each in scene.host.sockets or ()
+        if (each.port, each.protocol) == (packet.dport, scene.protocol)
+    ]
 
 
 def rt(context: Context, expr: Rt, path: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from k3swatch.model.expr import (
     Meta,
     Payload,
     Range,
+    Socket,
     XtMatch,
     XtTarget,
 )
@@ -122,7 +123,7 @@ def _phased(expr: Expr) -> bool:
             return expr.key in _OWNER
         case Payload():
             return expr.base == 2 and expr.offset + expr.length > 4
-        case XtMatch(spec=xt.State()):
+        case Socket() | XtMatch(spec=xt.State() | xt.XtSocket()):
             return True
         case XtMatch(spec=xt.Conntrack(match=asked)):
             return bool(asked & (_STATE | _STATUS | _EXPIRES))

@@ -23,6 +23,7 @@ from k3swatch.evaluate.fib import (
 )
 from k3swatch.evaluate.header import destination_address, load_payload, source_address
 from k3swatch.evaluate.machine import Context, Path, maybe, split
+from k3swatch.evaluate.native import listeners_of
 from k3swatch.evaluate.packet import Discovery, owner_of
 from k3swatch.evaluate.ranges import contains
 from k3swatch.evaluate.xt_connection import conntrack, mark, state_match
@@ -193,6 +194,11 @@ def _rpfilter(context: Context, spec: xt.RpFilter, path: Path) -> list[Test]:
 
 def _socket(context: Context, spec: xt.XtSocket, path: Path) -> list[Test]:
     words = f"a socket takes it{context.scene.turn.value}"
+    found = listeners_of(context.scene, path.packet)
+    if found and not spec.flags & 1:
+        return [ALWAYS]
+    if found and all(each.transparent is False for each in found):
+        return [NEVER]
     return [([(flag(words, Kind.ENVIRONMENT, f"{spec} {words}"), YES)], True)]
 
 
