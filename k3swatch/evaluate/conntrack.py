@@ -17,6 +17,7 @@ from k3swatch.evaluate.packet import (
     Scene,
     Turn,
     has_connection,
+    of_connection,
 )
 from k3swatch.model.expr import Ct
 from k3swatch.model.words import Family, Vantage
@@ -63,8 +64,11 @@ def state(scene: Scene, packet: Packet) -> int:
         return UNTRACKED if not isinstance(scene.protocol, Discovery) or _icmpv6_seen(scene) else INVALID
     if scene.priority < RAW_CONNTRACK:
         return INVALID
-    if not packet.connected:
-        return NEW if scene.from_client else INVALID
+    if not of_connection(packet):
+        waiting = (
+            packet.begun and packet.home == packet.zone
+        )  # for an answer: an ACK does not fit (tcp_conntracks)
+        return NEW if scene.from_client and not waiting else INVALID
     return NEW if scene.turn is Turn.FIRST else ESTABLISHED
 
 

@@ -16,7 +16,7 @@ from k3swatch.evaluate import ipvs
 from k3swatch.evaluate.crossroads import rerouted
 from k3swatch.evaluate.mapping import redirected
 from k3swatch.evaluate.outcome import Fate, Outcome, Target, Turned
-from k3swatch.evaluate.packet import NAT_DST, NAT_SRC, TPROXIED, Packet, Scene, Turn, is_local
+from k3swatch.evaluate.packet import NAT_DST, NAT_SRC, TPROXIED, Packet, Scene, Turn, is_local, of_connection
 from k3swatch.evaluate.states import States, add, merged
 from k3swatch.evaluate.walk import Walk
 from k3swatch.model.expr import Code
@@ -125,7 +125,7 @@ def _translated(walk: Walk, scene: Scene, number: int, states: States) -> States
     result: States = {}
     for packet, cubes in states.items():
         before = number in (PREROUTING, OUTPUT)
-        if (packet.reached is not None or packet.snatted) and not (packet.tracked and packet.connected):
+        if (packet.reached is not None or packet.snatted) and not (packet.tracked and of_connection(packet)):
             why = f"a packet{scene.turn.value} is not tracked, so that NAT leaves it as it is"
             for cube in cubes:
                 walk.note(Fate.UNKNOWN, packet, cube, packet.untracked, why=why)

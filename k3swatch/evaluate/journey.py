@@ -34,7 +34,7 @@ def outcomes(walk: Walk, scene: Scene, daddr: bytes, dport: int, backwards: bool
     mapped = len(walk.outcomes)
     there = {packet: cubes for packet, cubes in there.items() if not packet.sent and packet.shadow is None}
     walk.turn, tell, walk.phased = Turn.ANSWER, walk.phased, False
-    back = to_client(walk, scene.but(turn=Turn.ANSWER), later(there, NO_MARK), dport, silent)
+    back = to_client(walk, scene.but(turn=Turn.ANSWER), later(there, NO_MARK, first=True), dport, silent)
     back = _onward(walk, scene, there, back, (tell, walk.phased), dport, silent)
     for packet, cubes in silent.items():
         add(back, packet, cubes)

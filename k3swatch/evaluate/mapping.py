@@ -24,7 +24,7 @@ NETMAP = 64
 MOST_LOCAL = 16  # addresses of ours told apart in one range
 
 _TRACKING = (Nat, Masq, Redir, Ct, CtSet)
-_XT_TRACKING = (xt.NatRange, xt.Conntrack, xt.State, xt.XtNotrack)
+_XT_TRACKING = (xt.XtZone, xt.NatRange, xt.Conntrack, xt.State, xt.XtNotrack)
 
 
 def nat(context: Context, expr: Nat, path: Path) -> list[Path]:

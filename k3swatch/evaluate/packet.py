@@ -103,7 +103,9 @@ class Packet:
     reached: tuple[bytes, int] | None = None  # after the first packet: where the connection ends
     given: bool = False  # TPROXY has given it to a socket
     settled: bool = False  # and NAT has set up its destination, which changes nothing for that socket
-    connected: bool = True  # after the first packet: conntrack has a connection for it
+    begun: bool = False  # after the first packet: conntrack has seen that one
+    home: Cells | None = None  # in this zone, where it is looked for
+    connected: bool = True  # and has a connection for it: it has seen all packets before
     offloaded: bool = False  # after the first packet: to a flowtable, which bypasses what hooks there are
 
     def __hash__(self) -> int:
@@ -231,7 +233,12 @@ SAME_PRIORITY = "whether connection tracking runs before a chain of its own prio
 
 def has_connection(scene: Scene, packet: Packet) -> bool:
     """Whether conntrack has given the packet a connection by now."""
-    return scene.priority > RAW_CONNTRACK and packet.tracked and packet.connected
+    return scene.priority > RAW_CONNTRACK and packet.tracked and of_connection(packet)
+
+
+def of_connection(packet: Packet) -> bool:
+    """Whether conntrack finds the connection: it has it, in the zone where it looks."""
+    return packet.connected and packet.home in (None, packet.zone)
 
 
 def is_local(host: Host, address: bytes) -> bool:

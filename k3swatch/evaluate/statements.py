@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from k3swatch.evaluate import frames
-from k3swatch.evaluate.cells import Byte, known
+from k3swatch.evaluate.cells import Byte, Cells, known
 from k3swatch.evaluate.cube import Kind
 from k3swatch.evaluate.header import DADDR, SADDR, load_payload
 from k3swatch.evaluate.machine import MAPPED, REJECTED, Context, Path, ended, maybe, meter, with_mark
@@ -63,11 +63,18 @@ def ct_set(context: Context, expr: CtSet, path: Path) -> list[Path]:
     """nft_ct_set_eval, nft_ct_set_zone_eval: without a connection only the zone of one to come can be chosen."""
     if expr.key == 3 and has_connection(context.scene, path.packet):
         return with_mark(path, path.read(expr.sreg, 4), conntrack=True)
-    if expr.key == 17 and context.scene.priority < RAW_CONNTRACK:
-        tracked = not isinstance(
-            context.scene.protocol, Discovery
-        )  # nf_conntrack_icmpv6_error takes no template
-        path.packet = replace(path.packet, zone=path.read(expr.sreg, 2), tracked=tracked)
+    if expr.key == 17 and expr.direction is None:
+        return in_zone(context, path, path.read(expr.sreg, 2))
+    return [path]
+
+
+def in_zone(context: Context, path: Path, zone: Cells) -> list[Path]:
+    """From here on conntrack looks for the packet's connection in another zone; not for neighbour discovery's
+    (nf_conntrack_icmpv6_error takes no template).
+    """
+    if context.scene.priority < RAW_CONNTRACK:
+        tracked = not isinstance(context.scene.protocol, Discovery)
+        path.packet = replace(path.packet, zone=zone, tracked=tracked)
     return [path]
 
 

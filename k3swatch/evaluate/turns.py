@@ -9,7 +9,7 @@ from k3swatch.evaluate.cells import Cells
 from k3swatch.evaluate.cube import Cube, Kind, Var, exceeds, simplify
 from k3swatch.evaluate.header import PSH, pushed
 from k3swatch.evaluate.outcome import Fate
-from k3swatch.evaluate.packet import Packet
+from k3swatch.evaluate.packet import Packet, of_connection
 from k3swatch.evaluate.states import States, add, merged
 from k3swatch.evaluate.walk import Walk
 
@@ -19,8 +19,8 @@ MOST_TOLD_APART = 8  # cubes of one packet that are carried on to the next as th
 NO_DATA = "refused where it only acknowledges: what comes of it depends on who speaks first"
 
 
-def later(states: States, mark: Cells) -> States:
-    """The next packet of the same connections, from its other end."""
+def later(states: States, mark: Cells, first: bool = False) -> States:
+    """The next packet of the same connections, from its other end; `first`: these are their first."""
     result: States = {}
     for packet, cubes in states.items():
         now = Packet(
@@ -28,14 +28,15 @@ def later(states: States, mark: Cells) -> States:
             packet.dport,
             mark,
             ctmark=packet.ctmark,
-            zone=packet.zone,
             dialled=packet.dialled,
             snatted=packet.snatted,
             alias=packet.alias,
             renamed=packet.renamed,
             turned=packet.turned,
             reached=packet.reached or (packet.dialled and (packet.daddr, packet.dport)),
-            connected=packet.tracked and packet.connected,
+            begun=packet.begun or (first and packet.tracked),
+            home=packet.zone if first else packet.home,
+            connected=packet.tracked and of_connection(packet),
         )
         add(result, now, cubes if len(cubes) <= MOST_TOLD_APART else _of_connections(cubes))
     return merged(result)

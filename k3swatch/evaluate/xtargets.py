@@ -14,7 +14,7 @@ from k3swatch.evaluate.outcome import Fate
 from k3swatch.evaluate.packet import has_connection
 from k3swatch.evaluate.queues import handed, queued
 from k3swatch.evaluate.sourcenat import masquerade, source_nat
-from k3swatch.evaluate.statements import notrack, synproxy
+from k3swatch.evaluate.statements import in_zone, notrack, synproxy
 from k3swatch.evaluate.tproxy import xt_tproxy
 from k3swatch.model import xt
 from k3swatch.model.expr import Verdict, XtTarget
@@ -32,6 +32,8 @@ def target(context: Context, expr: XtTarget, path: Path) -> list[Path]:
         return xt_tproxy(context, spec, path)
     if isinstance(spec, xt.XtReject):
         return [ended(path, Verdict(REJECTED))]
+    if isinstance(spec, xt.XtZone):
+        return in_zone(context, path, tuple(spec.zone.to_bytes(2, "little")))
     if isinstance(spec, xt.XtNotrack):
         return notrack(context, expr, path)
     if isinstance(spec, xt.EtherNat | xt.EtherMark):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,11 @@ class MetaSet:
 
 @dataclass(frozen=True, slots=True)
 class CtSet:
-    """NFTA_CT_* with an sreg."""
+    """NFTA_CT_* with an sreg; `direction` of a zone: 0 original, 1 reply, None both."""
 
     sreg: int
     key: int
+    direction: int | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,6 +283,14 @@ class XtNotrack:
 
 
 @dataclass(frozen=True, slots=True)
+class XtZone:
+    """CT with --zone, for both directions; `words` say it, and its helper."""
+
+    zone: int
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class XtQueue:
     """NFQUEUE target: a program in user space decides; `bypass`: accept when none listens."""
 
@@ -353,6 +361,7 @@ XtSpec = (
     | XtTproxy
     | XtReject
     | XtNotrack
+    | XtZone
     | XtQueue
     | XtSynproxy
     | AnyMark

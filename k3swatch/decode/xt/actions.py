@@ -6,8 +6,9 @@ from ipaddress import ip_address
 from struct import unpack_from
 
 from k3swatch.decode.xt.blob import Layouts, Reader, address, string
-from k3swatch.model.xt import AnyMark, Harmless, XtNotrack, XtQueue, XtReject, XtSpec, XtSynproxy
+from k3swatch.model.xt import AnyMark, Harmless, XtNotrack, XtQueue, XtReject, XtSpec, XtSynproxy, XtZone
 
+CT_ZONE_OF_ELSE = 0x1C  # XT_CT_ZONE_DIR_ORIG | XT_CT_ZONE_DIR_REPL | XT_CT_ZONE_MARK
 CT_NOTRACK = 0x03  # XT_CT_NOTRACK | XT_CT_NOTRACK_ALIAS
 SET_MAP_SKBMARK = 1 << 8  # IPSET_FLAG_MAP_SKBMARK
 STEPS = ("set", "increment", "decrement")  # IPT_TTL_SET, INC, DEC; IP6T_HL_* alike
@@ -31,7 +32,8 @@ def ct(info: bytes, nfproto: int) -> XtSpec | None:
         return XtNotrack()
     name = string(info[12:28])
     words = (f"zone {zone}" if zone or flags & 0x10 else "", f'helper "{name}"' if name else "")
-    return Harmless(" ".join(word for word in ("CT", *words) if word))
+    text = " ".join(word for word in ("CT", *words) if word)
+    return XtZone(zone, text) if zone and not flags & CT_ZONE_OF_ELSE else Harmless(text)
 
 
 def notrack(info: bytes, nfproto: int) -> XtSpec | None:

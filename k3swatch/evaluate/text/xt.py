@@ -39,7 +39,7 @@ def write(expr: XtMatch | XtTarget, writer: Writer) -> None:
 def words(spec: xt.XtSpec, writer: Writer) -> str:
     """Everything that needs no more than the family."""
     match spec:
-        case xt.Environment() | xt.Harmless() | xt.AnyMark():
+        case xt.Environment() | xt.Harmless() | xt.AnyMark() | xt.XtZone():
             return f"xt {spec.words}"
         case xt.Addrtype():
             return addrtype(spec)
