@@ -127,7 +127,7 @@ def _translated(walk: Walk, scene: Scene, number: int, states: States) -> States
         before = number in (PREROUTING, OUTPUT)
         if (packet.reached is not None or packet.snatted) and not (packet.tracked and of_connection(packet)):
             why = f"a packet{scene.turn.value} is not tracked, so that NAT leaves it as it is"
-            for cube in cubes:
+            for cube in cubes if packet.connected or not packet.tracked else ():  # else it was said before
                 walk.note(Fate.UNKNOWN, packet, cube, packet.untracked, why=why)
         elif packet.reached is not None and scene.from_client and before:
             packet = replace(packet, daddr=packet.reached[0], dport=packet.reached[1])
