@@ -29,6 +29,7 @@ from k3swatch.model.expr import (
     Queue,
     Range,
     Redir,
+    Socket,
     Synproxy,
     XtMatch,
     XtTarget,
@@ -38,7 +39,17 @@ from k3swatch.model.flow import Flow, Outcome
 from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from k3swatch.model.words import Family, Mechanism, Protocol, State, Vantage
-from k3swatch.model.xt import Conntrack, IpHeader, Owner, Ports, SetMark, XtStandard, XtSynproxy
+from k3swatch.model.xt import (
+    Conntrack,
+    IpHeader,
+    Owner,
+    Ports,
+    SetMark,
+    XtSocket,
+    XtStandard,
+    XtSynproxy,
+    XtZone,
+)
 
 API = ProtectedPort("k3s-api", 6443)
 POD = "10.42.0.244"
@@ -302,6 +313,67 @@ def test_answers_have_their_address_back_after_postrouting() -> None:
     assert not blocked(0, "192.168.1.233")
     assert blocked(200, "192.168.1.233")
     assert not blocked(200, "10.42.0.1")
+
+
+ZONE: list[Expr] = [Immediate(1, b"\7\0"), CtSet(1, 17)]
+XT_ZONE: list[Expr] = [XtTarget("CT", 2, b"", XtZone(7, "CT zone 7"))]
+
+
+@pytest.mark.parametrize("zone", [ZONE, XT_ZONE])
+def test_answers_are_looked_for_in_the_zone_that_output_gives_them(zone: list[Expr]) -> None:
+    there: Base = ("filter", PREROUTING, -300, [zone])
+    back: Base = ("filter", OUTPUT, -300, [zone])
+    for hook in (INPUT, OUTPUT):
+        invalid: Base = ("filter", hook, 0, [[*INVALID, *DROP]])
+        assert {f.state for f in found(ruleset(there, invalid))} == {State.BLOCKED}
+        assert not found(ruleset(there, back, invalid))
+    original: Base = ("filter", PREROUTING, -300, [[Immediate(1, b"\7\0"), CtSet(1, 17, 0)]])
+    assert not found(ruleset(original, ("filter", OUTPUT, 0, [[*INVALID, *DROP]])))
+
+
+def test_an_ack_does_not_fit_a_connection_that_waits_for_its_answer() -> None:
+    untracked: Base = ("filter", OUTPUT, -300, [[*sport(6443), Notrack()]])
+    (finding,) = found(ruleset(untracked, ("filter", INPUT, 0, [[*INVALID, *DROP]])))
+    assert (finding.state, finding.why) == (State.BLOCKED, "refused as soon as the connection is there")
+    both: Base = ("filter", PREROUTING, -300, [[*dport(6443), Notrack()]])
+    assert not found(ruleset(both, untracked, ("filter", INPUT, 0, [[*INVALID, *DROP]])))
+
+
+@pytest.mark.parametrize(
+    ("test", "sure"),
+    [
+        (XtMatch("socket", 1, b"", XtSocket(0)), True),
+        (XtMatch("socket", 1, b"", XtSocket(1)), False),  # a transparent one: the listener may be
+        (Socket(1, 2, 0), True),
+    ],
+)
+def test_later_packets_have_a_socket(test: Expr, sure: bool) -> None:
+    (finding,) = found(ruleset(("filter", PREROUTING, -150, [[test, *DROP]])))
+    assert (finding.conditions == ()) is sure
+
+
+def test_answers_go_to_what_source_nat_made_of_the_client() -> None:
+    renamed: Base = ("nat", INPUT, 100, [[*dport(6443), Immediate(1, ip("10.42.0.77")), Nat(0, 2, 1, 1)]])
+    drop: Base = ("filter", OUTPUT, -300, [[*daddr("10.42.0.77"), *DROP]])
+    (finding,) = found(ruleset(renamed, drop))
+    assert (finding.state, finding.conditions) == (State.BLOCKED, ())
+    other: Base = ("filter", OUTPUT, -300, [[*daddr("192.168.1.50"), *DROP]])
+    assert not found(ruleset(renamed, other))
+    oif: list[Expr] = [Meta(1, 5), Cmp(1, 0, b"\3\0\0\0")]  # cni0, which leads to that address
+    (finding,) = found(ruleset(renamed, ("filter", OUTPUT, 0, [[*oif, *sport(6443), *DROP]])))
+    assert finding.conditions[0].startswith("not from 10.42.0.77")  # who has that address is not renamed
+
+
+@pytest.mark.parametrize(("flags", "same"), [(0, True), (4, False), (16, False)])
+def test_with_a_port_at_random_nobody_keeps_his_source(flags: int, same: bool) -> None:
+    snat: list[Expr] = [Immediate(1, ip("192.168.1.233")), Nat(0, 2, 1, 1, flags=flags)]
+    state = [XtMatch("conntrack", 3, b"", Conntrack(1, 0, state_mask=64))]
+    rules = ruleset(
+        ("nat", POSTROUTING, 100, [[*dport(6443), *snat]]), ("filter", INPUT, 0, [[*state, *DROP]])
+    )
+    findings = found(rules, Vantage.LOCAL)
+    assert findings
+    assert all("not from 192.168.1.233" in f.conditions for f in findings) is same
 
 
 @pytest.mark.parametrize(
