@@ -156,12 +156,13 @@ def _refused(walk: Walk, host: Host, family: Family, index: int) -> Refusal | No
     passes. Hosts on the link ask from the address they dial from (ndisc_solicit), IPv6's gateways from link-local.
     """
     near = normal([_network(entry) for entry in _own(host, family, index) if not entry.address.is_link_local])
-    near = subtract(
-        near, normal([(int(each), int(each)) for each in host.local() if family_of(each) is family])
-    )
+    ours = normal([(int(each), int(each)) for each in host.local() if family_of(each) is family])
+    near = subtract(near, ours)
     ways: list[tuple[Ranges, str]] = [(near, f"of the network of {_name(host, index)}")]
     if family is Family.IP6:
         ways.append((LINK_LOCAL, f"by a gateway on {_name(host, index)}"))
+    elif not near:  # an address without a network: a gateway asks all the same, from wherever
+        ways = [(subtract(((0, 2**32 - 1),), ours), "")]
     ends = [(_by(walk, host, family, index, asking), whom) for asking, whom in ways if asking]
     lost = [(end, whom) for end, whom in ends if end is not None]
     if not lost:

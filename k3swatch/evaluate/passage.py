@@ -36,12 +36,12 @@ def to_server(walk: Walk, scene: Scene, states: States, dport: int, silent: Stat
         demultiplexed = _by_server(scene, here) if scene.turn is not Turn.FIRST else [(None, here)]
         here = {}
         for uid, part in demultiplexed:
-            here.update(hook(walk, scene.but(uid=uid), INPUT, part, dport, late=True))
+            _put(here, hook(walk, scene.but(uid=uid), INPUT, part, dport, late=True))
         for oif, going in away:
             on = scene.but(oif=oif)
             going = bridged(scene, oif, going, silent)
             going = hook(walk, on, FORWARD, forwarded(walk, scene, going), dport, late=True)
-            here.update(sent_out(walk, on, going, dport))
+            _put(here, sent_out(walk, on, going, dport))
         return here
     loopback = _loopback(scene, "iif")
     scene = scene.but(oif=_loopback(scene, "oif"))
@@ -53,8 +53,13 @@ def to_server(walk: Walk, scene: Scene, states: States, dport: int, silent: Stat
     here = _staying(walk, scene, here)
     here = hook(walk, inside, INPUT, here, dport, nat=False, late=True)
     for oif, going in away:
-        here.update(sent_out(walk, scene.but(oif=oif), going, dport))
+        _put(here, sent_out(walk, scene.but(oif=oif), going, dport))
     return here
+
+
+def _put(states: States, more: States) -> None:
+    for packet, cubes in more.items():
+        add(states, packet, cubes)
 
 
 def to_client(walk: Walk, scene: Scene, states: States, dport: int, silent: States) -> States:
@@ -73,17 +78,17 @@ def to_client(walk: Walk, scene: Scene, states: States, dport: int, silent: Stat
             inside = scene.but(iif=_loopback(scene, "iif"), oif=None, uid=None)
             here = received(walk, inside, here, dport, late=True)
             here = hook(walk, inside, INPUT, here, dport, late=True)
-        back.update(here)
+        _put(back, here)
     for way, coming in by_interface(scene, away):
         inside = scene.but(iif=way, oif=None, uid=None)
         coming = directly(scene, way, coming, silent)
         through = inside if local else inside.but(oif=_answered(scene))
         coming = answered(walk, inside, received(walk, through, coming, dport))
         if local:
-            back.update(hook(walk, inside, INPUT, coming, dport, late=True))
+            _put(back, hook(walk, inside, INPUT, coming, dport, late=True))
             continue
         coming = hook(walk, through, FORWARD, forwarded(walk, inside, coming), dport, late=True)
-        back.update(sent_out(walk, through, coming, dport))
+        _put(back, sent_out(walk, through, coming, dport))
     return back
 
 
@@ -98,8 +103,7 @@ def _put_out(walk: Walk, scene: Scene, states: States, dport: int) -> States:
         by_way.setdefault(_first_way(scene, packet), {})[packet] = cubes
     passed: States = {}
     for oif, part in by_way.items():
-        for packet, cubes in hook(walk, scene.but(oif=oif), OUTPUT, part, dport).items():
-            add(passed, packet, cubes)
+        _put(passed, hook(walk, scene.but(oif=oif), OUTPUT, part, dport))
     return passed
 
 

@@ -188,6 +188,13 @@ def test_arp_that_passes(rule: list[Expr]) -> None:
     assert not found(base(0, rule, family="arp"))
 
 
+def test_an_address_without_a_network_is_asked_for_by_a_gateway() -> None:
+    host = node()
+    alone = tuple(replace(each, prefix_length=32) if each.interface == 2 else each for each in host.addresses)
+    (finding,) = found(base(0, DROP, family="arp"), replace(host, addresses=alone))
+    assert not finding.conditions
+
+
 def test_a_virtual_address_may_be_kept_quiet() -> None:
     quiet = base(0, [*target("192.168.1.240"), *DROP], family="arp")
     host = node()
