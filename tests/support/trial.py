@@ -55,6 +55,7 @@ class Trial:
     status: int
     report: dict[str, Any]
     handles: Handles
+    repeated: int = 0  # how many were dialled twice, as the first time nobody answered
 
     @property
     def port(self) -> dict[str, Any]:
@@ -78,8 +79,8 @@ def forget(lab: Lab) -> None:
         space.shell("ip -4 neigh flush all; ip -6 neigh flush all")
 
 
-def dial(lab: Lab, start: str, address: str) -> str:
-    """Who answers a real connection."""
+def dial(lab: Lab, start: str, address: str) -> tuple[str, bool]:
+    """Who answers a real connection; whether it had to be made twice."""
     space = lab.client if start == "client-b" else getattr(lab, start)
     source = {("client-b", False): at.CLIENT_B, ("client-b", True): at.CLIENT6_B}.get(
         (start, ":" in address), ""
@@ -89,11 +90,12 @@ def dial(lab: Lab, start: str, address: str) -> str:
     answer = who_answers(space, address, 6443, timeout=0.5 * PATIENCE, source=source)
     if answer == TIMEOUT:  # nobody, or a busy machine: ask once more before that is the truth
         busy = os.getloadavg()[0] > 3 * (os.cpu_count() or 1)
-        answer = who_answers(space, address, 6443, timeout=(4 if busy else 1.5) * PATIENCE, source=source)
-    return answer
+        patience = (4 if busy else 1.5) * PATIENCE
+        return who_answers(space, address, 6443, timeout=patience, source=source), True
+    return answer, False
 
 
-def dial_all(lab: Lab, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+def dial_all(lab: Lab, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, bool]]:
     """Every connection at once: those that nobody answers all wait at the same time."""
     pairs = list(dict.fromkeys(pairs))
     with ThreadPoolExecutor(len(pairs)) as pool:
@@ -125,8 +127,10 @@ def attempt(lab: Lab, case: Case) -> Trial:
     load(lab, case)
     forget(lab)
     causes = [cause for row in case.rows for cause in row.causes]
-    answers = dial_all(lab, pairs(case))
-    return Trial(case, answers, *check(lab), Handles(lab.host, causes))
+    dialled = dial_all(lab, pairs(case))
+    answers = {pair: answer for pair, (answer, _) in dialled.items()}
+    repeated = sum(again for _, again in dialled.values())
+    return Trial(case, answers, *check(lab), Handles(lab.host, causes), repeated)
 
 
 def mismatch(row: Row, answer: str, said: Said) -> str:

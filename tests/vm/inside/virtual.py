@@ -64,7 +64,7 @@ def wrongly_counted(trial: Trial, seen: Counter[tuple[str, str | None]]) -> str:
     elsewhere = sum(answer not in (API, TIMEOUT, "refused", "unreachable") for answer in answers)
     sent = sum(trial.said(*pair).word == "diverted" for pair in trial.answers)
     diverted = sum(number for (outcome, _), number in seen.items() if outcome == "diverted")
-    if seen["delivered", None] != answers.count(API):
+    if not answers.count(API) <= seen["delivered", None] <= answers.count(API) + trial.repeated:
         return f"{seen['delivered', None]} counted as delivered, {answers.count(API)} were"
     # the tracepoint sees what IPVS translates, both ways; where it chooses, also what is never answered
     least = max(elsewhere, sent)
@@ -73,7 +73,7 @@ def wrongly_counted(trial: Trial, seen: Counter[tuple[str, str | None]]) -> str:
         least = elsewhere - sum(
             who == WEB_POD for (start, _), who in trial.answers.items() if unseen and start == "host"
         )
-    if not least <= diverted <= elsewhere + 2 * answers.count(TIMEOUT):  # who times out is asked twice
+    if not least <= diverted <= elsewhere + answers.count(TIMEOUT) + trial.repeated:
         return f"{diverted} counted as diverted; {elsewhere} were answered elsewhere, {sent} were sent there"
     return ""
 
