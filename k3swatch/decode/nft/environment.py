@@ -25,10 +25,9 @@ def meta(attributes: Attributes) -> Meta | MetaSet:
 
 def ct(attributes: Attributes) -> Ct | CtSet:
     """`ct state`, `ct original daddr` into a register, or `ct mark set` from one."""
-    if _CT_SREG in attributes:
-        direction = attributes.raw(_CT_DIRECTION)[0] if _CT_DIRECTION in attributes else None
-        return CtSet(register(attributes, _CT_SREG), attributes.be32(_KEY), direction)
     direction = attributes.u8(_CT_DIRECTION) if _CT_DIRECTION in attributes else None
+    if _CT_SREG in attributes:
+        return CtSet(register(attributes, _CT_SREG), attributes.be32(_KEY), direction)
     return Ct(register(attributes, _DREG), attributes.be32(_KEY), direction)
 
 

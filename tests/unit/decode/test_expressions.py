@@ -171,6 +171,12 @@ REFUSED = [
         "dynset",
         "carries limit",
     ),
+    (
+        "a zone of no direction",
+        expression("ct", be32(2, 17) + nla(3, b"") + be32(4, 1)),
+        "ct",
+        "attribute 3",
+    ),
     ("a truncated attribute", b"\x20\0\1\0abc", "?", "length 32, have 7"),
     ("a stray byte", name(1, "notrack") + b"\0", "?", "1 stray bytes"),
 ]
