@@ -32,8 +32,6 @@ from k3swatch.model import xt
 from k3swatch.model.expr import XtMatch
 from k3swatch.model.words import Family, Vantage
 
-ANY_TYPE = 255  # of icmp
-
 
 def match(context: Context, expr: XtMatch, path: Path) -> list[Path]:
     """nft_match_eval: the rule goes on where the match holds."""
@@ -177,8 +175,8 @@ def _icmp(context: Context, spec: xt.Icmp, path: Path) -> list[Test]:
     if spec.protocol != scene.protocol.number:
         return [NEVER]
     kind = load_payload(scene, path.packet, 2, 0, 1) or ()
-    box: Box | None = [] if spec.type == ANY_TYPE else equal(kind, bytes([spec.type]), path.cube)
-    if spec.type != ANY_TYPE and not contains((spec.codes,), 0):
+    box: Box | None = [] if spec.type == xt.ANY_TYPE else equal(kind, bytes([spec.type]), path.cube)
+    if spec.type != xt.ANY_TYPE and not contains((spec.codes,), 0):
         box = None
     return [(box, not spec.invert)]
 

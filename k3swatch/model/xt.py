@@ -166,9 +166,13 @@ class PktType:
     invert: bool = False
 
 
+ICMP, ICMPV6 = 1, 58  # IPPROTO_*
+ANY_TYPE = 255  # of ICMP
+
+
 @dataclass(frozen=True, slots=True)
 class Icmp:
-    """ipt_icmp and ip6t_icmp: a type (255: any), a range of codes. `protocol` is IPPROTO_ICMP or _ICMPV6."""
+    """ipt_icmp and ip6t_icmp: a type (or ANY_TYPE), a range of codes. `protocol` is ICMP or ICMPV6."""
 
     protocol: int
     type: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import unpack_from
 
 from k3swatch.decode.xt.blob import IPV4, Layouts, Reader, span, string
-from k3swatch.model.xt import Environment, Icmp, PktType, XtSpec
+from k3swatch.model.xt import ICMP, ICMPV6, Environment, Icmp, PktType, XtSpec
 
 COMPARE = ("", "!= ", "< ", "> ")  # IPT_TTL_EQ, NE, LT, GT; IP6T_HL_* alike
 
@@ -144,12 +144,12 @@ COMMON: Layouts = {
 IP: Layouts = {
     ("ttl", 0): (2, ttl),
     ("ah", 0): (12, spi("ah")),
-    ("icmp", 0): (4, icmp(1)),
+    ("icmp", 0): (4, icmp(ICMP)),
 }
 IP6: Layouts = {
     ("hl", 0): (2, ttl),
     ("ah", 0): (16, spi("ah")),
-    ("icmp6", 0): (4, icmp(58)),
+    ("icmp6", 0): (4, icmp(ICMPV6)),
     ("frag", 0): (16, extension("frag")),
     ("rt", 0): (280, extension("rt")),
     ("hbh", 0): (40, extension("hbh")),

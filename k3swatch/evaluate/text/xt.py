@@ -16,8 +16,6 @@ from k3swatch.model.expr import XtMatch, XtTarget
 ANY_PORT = (0, 65535)
 SIDES = ("sport", "dport")
 
-ICMPV6, ANY_TYPE = 58, 255
-
 
 def write(expr: XtMatch | XtTarget, writer: Writer) -> None:
     """Say what one match or target does."""
@@ -66,9 +64,9 @@ def words(spec: xt.XtSpec, writer: Writer) -> str:
         case xt.PktType():
             return f"meta pkttype {unless(spec.invert)}{symbols.PKTTYPES.get(spec.type, str(spec.type))}"
         case xt.Icmp():
-            name = "icmpv6" if spec.protocol == ICMPV6 else "icmp"
-            code = "" if spec.codes == (0, 255) else f" code {spec.codes[0]}-{spec.codes[1]}"
-            which = "any" if spec.type == ANY_TYPE else f"type {spec.type}{code}"
+            name = "icmpv6" if spec.protocol == xt.ICMPV6 else "icmp"
+            code = "" if spec.codes == (0, 255) else f" code {span(spec.codes)}"
+            which = "any" if spec.type == xt.ANY_TYPE else f"type {spec.type}{code}"
             return f"xt {name} {unless(spec.invert)}{which}"
         case xt.RpFilter():
             keys = ["saddr"] + ["mark"] * bool(spec.flags & 2) + ["iif"] * (not spec.flags & 1)

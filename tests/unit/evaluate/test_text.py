@@ -180,6 +180,18 @@ def test_by_hand(exprs: tuple[Expr, ...], family: str, text: str) -> None:
     assert rule_text(exprs, family) == text
 
 
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (xt.Icmp(xt.ICMP, 3, (4, 4)), "xt icmp type 3 code 4"),
+        (xt.Icmp(xt.ICMPV6, 1, (0, 3), invert=True), "xt icmpv6 != type 1 code 0-3"),
+        (xt.Icmp(xt.ICMPV6, xt.ANY_TYPE), "xt icmpv6 any"),
+    ],
+)
+def test_icmp(spec: xt.Icmp, text: str) -> None:
+    assert rule_text([match(spec)], "ip6") == text
+
+
 def test_bounded() -> None:
     text = rule_text([JUMP] * 100, "ip")
     assert len(text) == LIMIT
