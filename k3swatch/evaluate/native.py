@@ -166,8 +166,9 @@ def socket(context: Context, expr: Socket, path: Path) -> list[Path]:
     scene, turn = context.scene, context.scene.turn.value
     path.write(expr.dreg, environment(f"socket {names.get(expr.key, expr.key)} {expr.level}{turn}", 8))
     found = listeners_of(scene, path.packet)
-    if found and expr.key == 0 and len({each.transparent for each in found} - {None}) == 1:
-        path.write(expr.dreg, (int(bool(found[0].transparent)),))
+    transparent = {each.transparent for each in found}
+    if expr.key == 0 and len(transparent) == 1 and None not in transparent:
+        path.write(expr.dreg, (int(True in transparent),))
     return [path] if found else maybe(path, f"a socket takes it{turn}")
 
 
