@@ -110,7 +110,8 @@ _STATE, _STATUS, _EXPIRES, _DIRECTION = 1, 0x40, 0x80, 0x1000  # XT_CONNTRACK_*
 
 def phased(exprs: Sequence[Expr], from_client: bool = True) -> bool:
     """Whether the rule looks at what differs between the packets that one end sends: what conntrack knows of the
-    connection by now, TCP's flags and numbers. What it counts, or a length, is a condition for the first already.
+    connection by now, whose socket has it, TCP's flags and numbers. What it counts, or a length, is a condition for the
+    first already.
     """
     return any(map(_phased if from_client else _phased_answer, exprs))
 

@@ -48,7 +48,7 @@ def source_nat(
             way = path.fork(inside)
             way.packet = replace(way.packet, sourced=True)
             ways.append(ended(way, Verdict(Code.ACCEPT)))
-    written = unknown_source(scene, address)
+    written = _source(scene, address)
     if ports is not None:
         written |= {(2, n): cell for n, cell in enumerate(_port(ports))}
     renamed = tuple((*place, byte) for place, byte in sorted(written.items(), key=lambda item: item[0]))
@@ -70,7 +70,7 @@ def _port(ports: tuple[int, int] | str) -> Cells:
     return big(Var(f"{words} {base}", base, Kind.ENVIRONMENT, words), 2)
 
 
-def unknown_source(scene: Scene, address: Cells | None = None) -> dict[tuple[int, int], Byte]:
+def _source(scene: Scene, address: Cells | None = None) -> dict[tuple[int, int], Byte]:
     """The source address as source NAT leaves it, in the bytes of the header; None: not to be known."""
     cells = address or environment(f"{scene.family} saddr after source NAT", scene.family.length)
     return {(1, SADDR[scene.family] + n): cell for n, cell in enumerate(cells)}

@@ -29,14 +29,13 @@ from k3swatch.model.expr import (
     Queue,
     Range,
     Redir,
-    Socket,
     Synproxy,
     XtMatch,
     XtTarget,
 )
 from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.flow import Flow, Outcome
-from k3swatch.model.port import ListeningSocket, ProtectedPort
+from k3swatch.model.port import ProtectedPort
 from k3swatch.model.ruleset import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from k3swatch.model.words import Family, Mechanism, Protocol, State, Vantage
 from k3swatch.model.xt import (
@@ -45,7 +44,6 @@ from k3swatch.model.xt import (
     Owner,
     Ports,
     SetMark,
-    XtSocket,
     XtStandard,
     XtSynproxy,
     XtZone,
@@ -337,41 +335,6 @@ def test_an_ack_does_not_fit_a_connection_that_waits_for_its_answer() -> None:
     assert (finding.state, finding.why) == (State.BLOCKED, "refused as soon as the connection is there")
     both: Base = ("filter", PREROUTING, -300, [[*dport(6443), Notrack()]])
     assert not found(ruleset(both, untracked, ("filter", INPUT, 0, [[*INVALID, *DROP]])))
-
-
-@pytest.mark.parametrize(
-    ("test", "sure"),
-    [
-        (XtMatch("socket", 1, b"", XtSocket(0)), True),
-        (XtMatch("socket", 1, b"", XtSocket(1)), False),  # a transparent one: the listener may be
-        (Socket(1, 2, 0), True),
-    ],
-)
-def test_later_packets_have_a_socket(test: Expr, sure: bool) -> None:
-    (finding,) = found(ruleset(("filter", PREROUTING, -150, [[test, *DROP]])))
-    assert (finding.conditions == ()) is sure
-
-
-@pytest.mark.parametrize(
-    ("transparent", "states"),
-    [
-        ((True, True), {State.BLOCKED}),
-        ((False,), set()),
-        ((None, True), {State.BLOCKED}),  # perhaps: it is told with the condition
-    ],
-)
-def test_a_transparent_socket(transparent: tuple[bool | None, ...], states: set[State]) -> None:
-    listener = ListeningSocket(Protocol.TCP, ipaddress.ip_address("::"), 6443)
-    sockets = tuple(dataclasses.replace(listener, transparent=each) for each in transparent)
-    host = dataclasses.replace(node(), sockets=sockets)
-    test: list[Expr] = [Socket(1, 0, 0), Cmp(1, 0, b"\1"), *dport(6443), *DROP]
-    rules = ruleset(("filter", PREROUTING, -150, [test]))
-    later = [
-        f
-        for f in judge(rules, host, [API])[0].findings
-        if f.vantage is Vantage.EXTERNAL and "as soon as" in (f.why or "")
-    ]
-    assert {f.state for f in later} == states
 
 
 def test_answers_go_to_what_source_nat_made_of_the_client() -> None:

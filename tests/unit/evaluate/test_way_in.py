@@ -31,6 +31,7 @@ from k3swatch.model.expr import (
     PayloadSet,
     Queue,
     Redir,
+    Socket,
     XtMatch,
     XtTarget,
 )
@@ -38,7 +39,7 @@ from k3swatch.model.finding import Finding, PortVerdict
 from k3swatch.model.port import Host, ListeningSocket, ProtectedPort
 from k3swatch.model.ruleset import INPUT, OUTPUT, POSTROUTING, PREROUTING, SET_EVAL, SetInfo
 from k3swatch.model.words import Family, Mechanism, Protocol, State, Vantage
-from k3swatch.model.xt import Conntrack, SetMark, XtTproxy
+from k3swatch.model.xt import Conntrack, SetMark, XtSocket, XtTproxy
 
 API = ProtectedPort("k3s-api", 6443)
 DROP = verdict(Code.DROP)
@@ -186,6 +187,41 @@ def test_masquerading_may_leave_a_process_the_address_it_has() -> None:
     assert "masquerading leaves its source as it is" in own.conditions[0]
     (own,) = found(ruleset, Vantage.LOCAL, "fd00:1::233")
     assert own.conditions == ("from ::1",)
+
+
+@pytest.mark.parametrize(
+    ("test", "sure"),
+    [
+        (XtMatch("socket", 1, b"", XtSocket(0)), True),
+        (XtMatch("socket", 1, b"", XtSocket(1)), False),  # a transparent one: the listener may be
+        (Socket(1, 2, 0), True),
+    ],
+)
+def test_later_packets_have_a_socket(test: Expr, sure: bool) -> None:
+    (finding,) = found(chains(("filter", PREROUTING, -150, [[test, *DROP]])))
+    assert (finding.conditions == ()) is sure
+
+
+@pytest.mark.parametrize(
+    ("transparent", "states"),
+    [
+        ((True, True), {State.BLOCKED}),
+        ((False,), set()),
+        ((None, True), {State.BLOCKED}),  # perhaps: it is told with the condition
+    ],
+)
+def test_a_transparent_socket(transparent: tuple[bool | None, ...], states: set[State]) -> None:
+    listener = ListeningSocket(Protocol.TCP, ipaddress.ip_address("::"), 6443)
+    sockets = tuple(dataclasses.replace(listener, transparent=each) for each in transparent)
+    host = dataclasses.replace(node(), sockets=sockets)
+    test: list[Expr] = [Socket(1, 0, 0), Cmp(1, 0, b"\1"), *dport(6443), *DROP]
+    rules = chains(("filter", PREROUTING, -150, [test]))
+    later = [
+        f
+        for f in verdict_on(rules, host).findings
+        if f.vantage is Vantage.EXTERNAL and "as soon as" in (f.why or "")
+    ]
+    assert {f.state for f in later} == states
 
 
 def test_conntrack_has_seen_a_packet_of_ours_before_prerouting() -> None:
